@@ -1,0 +1,378 @@
+package outhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Causes that end the context of an attempt.
+var (
+	errTimeout = errors.New("timeout")
+	errCut     = errors.New("cut off when the dispatcher was stopped")
+)
+
+// errNoKey fails an attempt whose keys have all expired since Send.
+var errNoKey = errors.New("no live signing key")
+
+// drainLimit is how much of a response is read beyond what is kept, so that
+// the connection can be used again.
+const drainLimit = 16 << 10
+
+// A slot makes one attempt after another. Its context and timer serve many of
+// them, until one runs out.
+type slot struct {
+	d      *Dispatcher
+	base   context.Context
+	keep   int // bytes of the response's body
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+
+	// What net/http has told of the latest connection.
+	asked  bool // for one
+	got    bool
+	reused bool
+}
+
+// newSlot returns a slot whose attempts end with base at the latest.
+func newSlot(d *Dispatcher, base context.Context, keep int) *slot {
+	s := &slot{d: d, keep: keep}
+	// All of these are called by the goroutine that calls RoundTrip.
+	s.base = httptrace.WithClientTrace(base, &httptrace.ClientTrace{
+		GetConn: func(string) { s.asked = true },
+		GotConn: func(info httptrace.GotConnInfo) { s.got, s.reused = true, info.Reused },
+	})
+	return s
+}
+
+// begin returns the context for an attempt.
+func (s *slot) begin(timeout time.Duration) context.Context {
+	s.asked, s.got, s.reused = false, false, false
+	if s.ctx != nil && s.ctx.Err() == nil {
+		s.timer.Reset(timeout)
+		return s.ctx
+	}
+	s.close()
+	ctx, cancel := context.WithCancelCause(s.base)
+	s.ctx, s.cancel = ctx, cancel
+	s.timer = time.AfterFunc(timeout, func() { cancel(errTimeout) })
+	return ctx
+}
+
+// end stops the timer of begin.
+func (s *slot) end() {
+	if !s.timer.Stop() {
+		s.close() // it has ended the context, or is about to
+	}
+}
+
+func (s *slot) close() {
+	if s.cancel != nil {
+		s.timer.Stop()
+		s.cancel(nil)
+		s.ctx, s.cancel = nil, nil
+	}
+}
+
+// A result is what an attempt came to.
+type result struct {
+	attempt Attempt
+	verdict Verdict
+	err     error // nil if there was a response
+	ctx     context.Context
+
+	unsent  bool // no byte has left, since the dispatcher was stopped
+	neutral bool // the failure says nothing of the receiver
+	stale   bool // a kept-alive connection was found closed
+}
+
+// attempt makes one attempt: sign, send, classify. It never panics.
+func (s *slot) attempt(c *Claim) (r result) {
+	now := time.Now()
+	r = result{ctx: s.base, attempt: Attempt{Number: c.Attempt, Replay: c.Replay, Time: now}}
+	defer func() {
+		if v := recover(); v != nil {
+			r.err, r.verdict, r.neutral = panicError("the attempt"), Retry, true
+		}
+		r.attempt.Duration = time.Since(now)
+		if r.err != nil {
+			r.attempt.Error = errorText(r.err)
+		} else if r.verdict != OK {
+			r.attempt.Error = "status " + strconv.Itoa(r.attempt.Status)
+		}
+		if !r.unsent {
+			s.d.observe(r.ctx, c, r.attempt, attempted)
+		}
+	}()
+
+	t := c.Snapshot.target
+	timeout := t.timeout
+	if timeout == 0 || timeout > s.d.options.Timeout {
+		timeout = s.d.options.Timeout
+	}
+	r.ctx = s.begin(timeout)
+	defer s.end()
+
+	if err := s.d.vet(t); err != nil {
+		r.err, r.verdict = err, s.d.classify(r.attempt, err)
+		return r
+	}
+	header, err := s.d.header(r.ctx, c, now)
+	if err != nil {
+		r.err, r.neutral, r.unsent = err, true, errors.Is(err, errCut)
+		return r
+	}
+	if len(s.d.observers.list) > 0 {
+		r.ctx = s.d.observers.attempting(r.ctx, s.d.observation(c, r.attempt))
+	}
+	s.send(&r, request(r.ctx, t, header, c.Payload.Body))
+	r.verdict = s.d.classify(r.attempt, r.err)
+	return r
+}
+
+// send makes the request and reads the response into r.
+func (s *slot) send(r *result, req *http.Request) {
+	response, err := s.roundTrip(req)
+	if err != nil {
+		if cause := context.Cause(r.ctx); cause != nil {
+			err = cause
+		}
+		r.err = err
+		r.unsent = errors.Is(err, errCut) && s.asked && !s.got
+		r.neutral = errors.Is(err, errCut) || errors.Is(err, errPanic)
+		r.stale = s.reused && isClosed(err)
+		return
+	}
+	defer func() { _ = response.Body.Close() }()
+	r.attempt.Status = response.StatusCode
+	if response.StatusCode < 200 || response.StatusCode > 299 {
+		r.attempt.RetryAfter = min(parseRetryAfter(response.Header, time.Now()), s.d.options.MaxRetryAfter)
+	}
+	if s.keep > 0 {
+		r.attempt.Header = response.Header
+		// The status decides, whatever becomes of the body.
+		r.attempt.Body, _ = io.ReadAll(io.LimitReader(response.Body, int64(s.keep)))
+	}
+	_, _ = io.CopyN(io.Discard, response.Body, drainLimit)
+}
+
+func (s *slot) roundTrip(req *http.Request) (response *http.Response, err error) {
+	defer containPanic("the transport", &err)
+	response, err = s.d.transport.RoundTrip(req)
+	if response == nil && err == nil {
+		err = errors.New("the transport returned neither response nor error")
+	}
+	return response, err
+}
+
+// request is a POST that net/http sends at most once: without GetBody, it
+// cannot repeat one whose body has left. The body has to be a bytes.Reader for
+// net/http to write it together with the header.
+func request(ctx context.Context, t *target, header http.Header, body []byte) *http.Request {
+	u := *t.url
+	req := &http.Request{
+		Method:        http.MethodPost,
+		URL:           &u,
+		Host:          u.Host,
+		Header:        header,
+		Body:          http.NoBody,
+		ContentLength: int64(len(body)),
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+	}
+	if len(body) > 0 {
+		req.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return req.WithContext(ctx)
+}
+
+// vet checks a target that another Dispatcher has accepted, under another Guard
+// perhaps.
+func (d *Dispatcher) vet(t *target) error {
+	if t.vetted == d {
+		return nil
+	}
+	if _, err := d.options.Guard.CheckURL(t.url.String()); err != nil {
+		return ErrBlocked
+	}
+	var f faults
+	checkHeader("", "Header", t.header, &f)
+	if f != nil {
+		return ErrBlocked
+	}
+	return nil
+}
+
+// header returns the header of a request. The signature comes last, so that
+// nothing else can take its place.
+func (d *Dispatcher) header(ctx context.Context, c *Claim, now time.Time) (http.Header, error) {
+	t := c.Snapshot.target
+	h := make(http.Header, len(c.Payload.Header)+len(t.header)+8)
+	for name, values := range c.Payload.Header {
+		h[http.CanonicalHeaderKey(name)] = values
+	}
+	for name, values := range t.header {
+		h[http.CanonicalHeaderKey(name)] = values
+	}
+	if h["User-Agent"] == nil {
+		h["User-Agent"] = []string{d.options.UserAgent}
+	}
+	h["Content-Type"] = []string{"application/json"}
+	if c.Payload.ContentType != "" {
+		h["Content-Type"] = []string{c.Payload.ContentType}
+	}
+	h[headerID] = []string{c.ID.Event}
+	h[headerTimestamp] = []string{strconv.FormatInt(now.Unix(), 10)}
+
+	message := Message{ID: c.ID.Event, Time: now, Body: c.Payload.Body}
+	signed := t.unsigned
+	for i, key := range t.keys {
+		if schemeSeen(t.keys[:i], key.Scheme) {
+			continue
+		}
+		var keys []Key
+		for _, k := range t.keys[i:] {
+			if k.Scheme == key.Scheme && k.live(now) {
+				keys = append(keys, k)
+			}
+		}
+		if len(keys) == 0 {
+			continue
+		}
+		signature, err := d.sign(ctx, key.Scheme, message, keys)
+		if err != nil {
+			return nil, err
+		}
+		for name, values := range signature {
+			h[http.CanonicalHeaderKey(name)] = values
+		}
+		signed = true
+	}
+	if !signed {
+		return nil, errNoKey
+	}
+	return h, nil
+}
+
+func schemeSeen(keys []Key, scheme string) bool {
+	for _, k := range keys {
+		if k.Scheme == scheme {
+			return true
+		}
+	}
+	return false
+}
+
+// errSigner hides the text of a signer's error, which might hold a key.
+var errSigner = errors.New("the signer failed")
+
+func (d *Dispatcher) sign(ctx context.Context, scheme string, m Message, keys []Key) (h http.Header, err error) {
+	defer containPanic("the signer", &err)
+	signer := d.options.Signers[scheme]
+	if signer == nil {
+		return nil, fmt.Errorf("no signer for the key's scheme")
+	}
+	if h, err = signer.Sign(ctx, m, keys); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		return nil, errSigner
+	}
+	return h, nil
+}
+
+// classify contains the classifier's panics: then the attempt is to be retried.
+func (d *Dispatcher) classify(a Attempt, err error) (v Verdict) {
+	defer func() {
+		if recover() != nil {
+			d.options.Logger.Error("classifier panicked")
+			v = Retry
+		}
+	}()
+	return d.options.Classify(a, err)
+}
+
+func (d *Dispatcher) observe(ctx context.Context, c *Claim, a Attempt, pick func(*Observer) func(context.Context, Observation)) {
+	if len(d.observers.list) > 0 {
+		d.observers.observe(ctx, d.observation(c, a), pick)
+	}
+}
+
+// observation says what is known of a claim.
+func (d *Dispatcher) observation(c *Claim, a Attempt) Observation {
+	o := Observation{ID: c.ID, Type: c.Type, Age: c.Age, Attempt: a}
+	if t := c.Snapshot.target; t != nil {
+		o.Labels, o.Target = t.labels, c.Snapshot.String()
+	}
+	return o
+}
+
+// errPanic is matched by what containPanic makes of a panic.
+var errPanic = errors.New("panic")
+
+func panicError(where string) error { return fmt.Errorf("%w in %s", errPanic, where) }
+
+// containPanic turns a panic of host code into an error. The panic's value is
+// dropped: it might hold anything.
+func containPanic(where string, err *error) {
+	if recover() != nil {
+		*err = panicError(where)
+	}
+}
+
+// isClosed reports whether an error says that the peer has closed the
+// connection before it answered.
+func isClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), "server closed idle connection") // net/http does not export it
+}
+
+// errorText says in fixed words what failed. Errors of net/http may hold what
+// the receiver sent, and others whatever their authors liked.
+func errorText(err error) string {
+	var (
+		dns     *net.DNSError
+		record  tls.RecordHeaderError
+		alert   tls.AlertError
+		invalid *tls.CertificateVerificationError
+		unknown x509.UnknownAuthorityError
+		op      *net.OpError
+	)
+	switch {
+	case errors.Is(err, ErrBlocked):
+		return ErrBlocked.Error()
+	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded):
+		return errTimeout.Error()
+	case errors.Is(err, errCut), errors.Is(err, errPanic), errors.Is(err, errNoKey), errors.Is(err, errSigner):
+		return err.Error()
+	case errors.Is(err, context.Canceled):
+		return "cancelled"
+	case errors.As(err, &dns):
+		return "the host name could not be resolved"
+	case errors.As(err, &invalid), errors.As(err, &unknown):
+		return "the TLS certificate is not valid"
+	case errors.As(err, &record), errors.As(err, &alert):
+		return "the TLS handshake failed"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case isClosed(err):
+		return "the connection was closed before an answer"
+	case errors.As(err, &op) && op.Op == "dial":
+		return "no connection"
+	}
+	return "the request failed"
+}

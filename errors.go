@@ -1,0 +1,66 @@
+package outhook
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Sentinels that callers may branch on with [errors.Is].
+var (
+	// ErrInvalid is matched by every [FieldError]: an argument or option has a
+	// fault that repeating the call will not cure.
+	ErrInvalid = errors.New("outhook: invalid")
+
+	// ErrConflict is returned by Send when the event ID was already sent to a
+	// subscriber with another type, time or content. Nothing was stored.
+	ErrConflict = errors.New("outhook: event ID already used with other content")
+
+	// ErrFull is returned by Send when a bounded store has no room for a
+	// subscriber's delivery. Nothing was stored.
+	ErrFull = errors.New("outhook: store is full")
+
+	// ErrNotFound is returned by Get when the store has no such delivery.
+	ErrNotFound = errors.New("outhook: delivery not found")
+
+	// ErrRunning is returned by Run and Drain while the same Dispatcher is
+	// already running or draining.
+	ErrRunning = errors.New("outhook: dispatcher is already running")
+
+	// ErrBlocked is returned by the guard, and so by the default transport,
+	// for a URL or address that may not be called. Attempts record it with
+	// this text alone, whatever the cause, so that a tenant learns nothing
+	// about the network that the dispatcher stands in.
+	ErrBlocked = errors.New("outhook: target is not allowed")
+
+	// ErrPlaintextKeys is returned when a store marshals a [Snapshot] that
+	// holds signing keys and Options.StoreKeysInPlaintext is false.
+	ErrPlaintextKeys = errors.New("outhook: signing keys would be stored in plaintext")
+)
+
+// A FieldError names one faulty field of an event, a subscriber or the options.
+// Send and New report all faults of a call at once, joined with [errors.Join].
+// It matches [ErrInvalid].
+type FieldError struct {
+	Subscriber string // ID of the subscriber at fault, empty for an event or option
+	Field      string // Go name of the field, as in "URL" or "Keys[1]"
+	Reason     string // what is wrong with its value
+}
+
+func (e *FieldError) Error() string {
+	if e.Subscriber != "" {
+		return fmt.Sprintf("outhook: subscriber %q: %s: %s", e.Subscriber, e.Field, e.Reason)
+	}
+	return fmt.Sprintf("outhook: %s: %s", e.Field, e.Reason)
+}
+
+// Is reports whether target is [ErrInvalid].
+func (e *FieldError) Is(target error) bool { return target == ErrInvalid }
+
+// faults collects the faults of one call.
+type faults []error
+
+func (f *faults) add(subscriber, field, format string, args ...any) {
+	*f = append(*f, &FieldError{Subscriber: subscriber, Field: field, Reason: fmt.Sprintf(format, args...)})
+}
+
+func (f faults) err() error { return errors.Join(f...) }

@@ -1,0 +1,78 @@
+package outhook
+
+import (
+	"maps"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+)
+
+// Bounds of the custom headers of a subscriber or payload.
+const (
+	maxHeaders     = 64
+	maxHeaderBytes = 8 << 10 // names and values together
+)
+
+// reservedHeaders may not be set by a subscriber or payload: they belong to the
+// connection (RFC 9110, section 7.6.1), to the framing of the message, to the
+// body's own description, or would make net/http repeat a POST by itself.
+var reservedHeaders = map[string]bool{
+	"Connection":          true,
+	"Content-Encoding":    true,
+	"Content-Length":      true,
+	"Content-Type":        true, // Payload.ContentType
+	"Expect":              true,
+	"Host":                true,
+	"Idempotency-Key":     true,
+	"Keep-Alive":          true,
+	"Proxy-Authorization": true,
+	"Proxy-Connection":    true,
+	"Te":                  true,
+	"Trailer":             true,
+	"Transfer-Encoding":   true,
+	"Upgrade":             true,
+	"X-Idempotency-Key":   true,
+}
+
+// checkHeader reports the faults of custom headers.
+func checkHeader(subscriber, field string, h http.Header, f *faults) {
+	count, size := 0, 0
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		switch {
+		case !validHeaderName(name):
+			f.add(subscriber, field, "%q is no header name", clip(name))
+		case reservedHeaders[canonical] || strings.HasPrefix(canonical, "Webhook-"):
+			f.add(subscriber, field, "%s may not be set", canonical)
+		}
+		for _, value := range h[name] {
+			count++
+			size += len(name) + len(value)
+			if !validHeaderValue(value) {
+				f.add(subscriber, field, "the value of %q holds a control character", clip(name))
+			}
+		}
+	}
+	if count > maxHeaders || size > maxHeaderBytes {
+		f.add(subscriber, field, "%d values of %d bytes are above the limit of %d values or %d bytes",
+			count, size, maxHeaders, maxHeaderBytes)
+	}
+}
+
+// validHeaderName reports whether s is a token (RFC 9110, section 5.6.2).
+func validHeaderName(s string) bool {
+	return s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !isWord(r) && !strings.ContainsRune("!#$%&'*+-.^`|~", r)
+	}) < 0
+}
+
+// validHeaderValue reports whether s is a field value (RFC 9110, section 5.5).
+func validHeaderValue(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}

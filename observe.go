@@ -1,0 +1,188 @@
+package outhook
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// An Observer is told what a Dispatcher does: what metrics and tracing attach
+// to. Each func may be nil. They are called concurrently, must return soon,
+// since deliveries wait for them, and must not change what they are given.
+// A panic is contained and logged.
+type Observer struct {
+	// Sent is called after a Send was stored.
+	Sent func(ctx context.Context, event Event, receipt Receipt)
+
+	// Attempting is called before each attempt and returns the context of
+	// its request, derived from ctx, with a span say.
+	Attempting func(ctx context.Context, o Observation) context.Context
+
+	// Attempted is called after each attempt, with the context of its
+	// request, before its outcome is stored.
+	Attempted func(ctx context.Context, o Observation)
+
+	// One of these is called after the outcome of a claim was stored,
+	// with Attempt the last that was made. None is for a claim that was released.
+	Delivered func(ctx context.Context, o Observation)
+	Retrying  func(ctx context.Context, o Observation) // After is set
+	Dead      func(ctx context.Context, o Observation) // Reason is set
+	Cancelled func(ctx context.Context, o Observation) // Reason is set
+
+	// Standing is called after an outcome that paused or disabled a
+	// subscriber was stored.
+	Standing func(ctx context.Context, subscriber string, effect Effect)
+
+	// LeaseLost is called when an outcome came too late: the delivery was
+	// claimed by another worker, cancelled, replayed or pruned meanwhile.
+	LeaseLost func(ctx context.Context, o Observation)
+
+	// StoreDown is called when a call of the store failed after others had
+	// succeeded, StoreUp when one succeeded again.
+	StoreDown func(ctx context.Context, err error)
+	StoreUp   func(ctx context.Context)
+}
+
+// An Observation is what an Observer is told of a delivery.
+type Observation struct {
+	ID      DeliveryID
+	Type    string            // of the event
+	Labels  map[string]string // of the event
+	Target  string            // scheme and host of the URL
+	Attempt Attempt           // before an attempt: Number, Replay and Time alone
+	Age     time.Duration     // since Send or replay, when it was claimed
+	After   time.Duration     // until the next attempt
+	Reason  string            // of a dead or cancelled one
+}
+
+// observers calls those of a Dispatcher.
+type observers struct {
+	list   []Observer
+	logger *slog.Logger
+}
+
+func (os *observers) each(call func(*Observer)) {
+	for i := range os.list {
+		os.contained(func() { call(&os.list[i]) })
+	}
+}
+
+// contained calls a func of the host's. It may be a logger that panics.
+func (os *observers) contained(f func()) {
+	defer func() {
+		if recover() != nil {
+			defer func() { _ = recover() }()
+			os.logger.Error("observer panicked")
+		}
+	}()
+	f()
+}
+
+func (os *observers) sent(ctx context.Context, event Event, receipt Receipt) {
+	os.each(func(o *Observer) {
+		if o.Sent != nil {
+			o.Sent(ctx, event, receipt)
+		}
+	})
+}
+
+func (os *observers) attempting(ctx context.Context, ob Observation) context.Context {
+	os.each(func(o *Observer) {
+		if o.Attempting != nil {
+			if derived := o.Attempting(ctx, ob); derived != nil {
+				ctx = derived
+			}
+		}
+	})
+	return ctx
+}
+
+// observe calls one func, which pick chooses, of each observer.
+func (os *observers) observe(ctx context.Context, ob Observation, pick func(*Observer) func(context.Context, Observation)) {
+	os.each(func(o *Observer) {
+		if f := pick(o); f != nil {
+			f(ctx, ob)
+		}
+	})
+}
+
+func (os *observers) standing(ctx context.Context, subscriber string, effect Effect) {
+	os.each(func(o *Observer) {
+		if o.Standing != nil {
+			o.Standing(ctx, subscriber, effect)
+		}
+	})
+}
+
+func (os *observers) storeDown(ctx context.Context, err error) {
+	os.each(func(o *Observer) {
+		if o.StoreDown != nil {
+			o.StoreDown(ctx, err)
+		}
+	})
+}
+
+func (os *observers) storeUp(ctx context.Context) {
+	os.each(func(o *Observer) {
+		if o.StoreUp != nil {
+			o.StoreUp(ctx)
+		}
+	})
+}
+
+func attempted(o *Observer) func(context.Context, Observation) { return o.Attempted }
+func delivered(o *Observer) func(context.Context, Observation) { return o.Delivered }
+func retrying(o *Observer) func(context.Context, Observation)  { return o.Retrying }
+func died(o *Observer) func(context.Context, Observation)      { return o.Dead }
+func cancelled(o *Observer) func(context.Context, Observation) { return o.Cancelled }
+func leaseLost(o *Observer) func(context.Context, Observation) { return o.LeaseLost }
+
+// logObserver writes what happens to a logger: failures that will be retried
+// as debug, what is given up and who is paused as warnings, an unavailable
+// store as an error.
+func logObserver(logger *slog.Logger) Observer {
+	log := func(level slog.Level, text string) func(context.Context, Observation) {
+		return func(ctx context.Context, o Observation) {
+			if !logger.Enabled(ctx, level) {
+				return
+			}
+			attrs := []slog.Attr{
+				slog.String("event", o.ID.Event),
+				slog.String("subscriber", o.ID.Subscriber),
+				slog.String("type", o.Type),
+				slog.String("target", o.Target),
+				slog.Int("attempt", o.Attempt.Number),
+				slog.Int("status", o.Attempt.Status),
+				slog.Duration("duration", o.Attempt.Duration),
+			}
+			if o.Attempt.Error != "" {
+				attrs = append(attrs, slog.String("error", o.Attempt.Error))
+			}
+			if o.Reason != "" {
+				attrs = append(attrs, slog.String("reason", o.Reason))
+			}
+			if o.After != 0 {
+				attrs = append(attrs, slog.Duration("after", o.After))
+			}
+			logger.LogAttrs(ctx, level, text, attrs...)
+		}
+	}
+	return Observer{
+		Delivered: log(slog.LevelDebug, "delivered"),
+		Retrying:  log(slog.LevelDebug, "delivery failed, will retry"),
+		Dead:      log(slog.LevelWarn, "delivery is dead"),
+		Cancelled: log(slog.LevelInfo, "delivery cancelled"),
+		LeaseLost: log(slog.LevelWarn, "lease lost, outcome dropped"),
+		Standing: func(ctx context.Context, subscriber string, e Effect) {
+			if e.Disable {
+				logger.WarnContext(ctx, "subscriber disabled", "subscriber", subscriber, "reason", e.Reason)
+			} else {
+				logger.InfoContext(ctx, "subscriber paused", "subscriber", subscriber, "reason", e.Reason, "for", e.Pause)
+			}
+		},
+		StoreDown: func(ctx context.Context, err error) {
+			logger.ErrorContext(ctx, "store unavailable", "error", err)
+		},
+		StoreUp: func(ctx context.Context) { logger.InfoContext(ctx, "store available again") },
+	}
+}

@@ -1,0 +1,107 @@
+package outhook
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// A Snapshot is a subscriber as it was when an event was sent to it: what an
+// attempt needs to know. It is opaque: it prints as the scheme and host of its
+// URL, and stores keep it by MarshalBinary, or by MarshalJSON inside JSON.
+type Snapshot struct {
+	target *target // never changed
+}
+
+// target is the content of a Snapshot.
+type target struct {
+	url         *url.URL
+	header      http.Header
+	keys        []Key
+	unsigned    bool
+	timeout     time.Duration // 0: the Dispatcher's
+	concurrency int           // 0: the Dispatcher's
+	labels      map[string]string
+	plaintext   bool        // keys may be marshalled
+	vetted      *Dispatcher // whose Guard accepted it; nil: it came from a store
+}
+
+// storedTarget is the stored form of a target. Fields may be added, never renamed.
+type storedTarget struct {
+	URL         string            `json:"url"`
+	Header      http.Header       `json:"header,omitempty"`
+	Keys        []storedKey       `json:"keys,omitempty"`
+	Unsigned    bool              `json:"unsigned,omitempty"`
+	Timeout     time.Duration     `json:"timeout,omitempty"` // nanoseconds
+	Concurrency int               `json:"concurrency,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+}
+
+type storedKey struct {
+	Secret  string    `json:"secret"`
+	Scheme  string    `json:"scheme,omitempty"`
+	Expires time.Time `json:"expires,omitzero"`
+}
+
+// MarshalBinary returns the stored form. It returns [ErrPlaintextKeys] if the
+// snapshot holds keys and the Dispatcher that made it was not told to store them.
+func (s Snapshot) MarshalBinary() ([]byte, error) {
+	t := s.target
+	if t == nil {
+		return nil, errors.New("outhook: marshal snapshot: it is empty")
+	}
+	if len(t.keys) > 0 && !t.plaintext {
+		return nil, ErrPlaintextKeys
+	}
+	stored := storedTarget{
+		URL: t.url.String(), Header: t.header, Unsigned: t.unsigned,
+		Timeout: t.timeout, Concurrency: t.concurrency, Labels: t.labels,
+	}
+	for _, k := range t.keys {
+		stored.Keys = append(stored.Keys, storedKey{k.Secret.Reveal(), k.Scheme, k.Expires})
+	}
+	return json.Marshal(stored)
+}
+
+// UnmarshalBinary restores a snapshot from what MarshalBinary returned. An error
+// is to be reported as the Fault of the [Claim].
+func (s *Snapshot) UnmarshalBinary(data []byte) error {
+	var stored storedTarget
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return errors.New("outhook: unmarshal snapshot: not JSON of a snapshot") // the cause may quote a secret
+	}
+	u, err := url.Parse(stored.URL)
+	if err != nil || u.Host == "" {
+		return errors.New("outhook: unmarshal snapshot: no URL")
+	}
+	t := &target{
+		url: u, header: stored.Header, unsigned: stored.Unsigned,
+		timeout: stored.Timeout, concurrency: stored.Concurrency, labels: stored.Labels,
+		plaintext: true, // they came from plaintext
+	}
+	for _, k := range stored.Keys {
+		t.keys = append(t.keys, Key{Secret: NewSecret(k.Secret), Scheme: k.Scheme, Expires: k.Expires})
+	}
+	s.target = t
+	return nil
+}
+
+// MarshalJSON returns the same as MarshalBinary, which is JSON.
+func (s Snapshot) MarshalJSON() ([]byte, error) { return s.MarshalBinary() }
+
+// UnmarshalJSON is UnmarshalBinary.
+func (s *Snapshot) UnmarshalJSON(data []byte) error { return s.UnmarshalBinary(data) }
+
+// Format implements [fmt.Formatter] for all verbs.
+func (s Snapshot) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+
+// String returns scheme and host of the URL: the rest may hold a token.
+func (s Snapshot) String() string {
+	if s.target == nil {
+		return "(none)"
+	}
+	return s.target.url.Scheme + "://" + s.target.url.Host
+}

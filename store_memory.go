@@ -1,0 +1,583 @@
+package outhook
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+)
+
+// MemoryStore is a [Store] in the memory of one process, for tests, for
+// services that can afford to lose what waits when they end, and as the reference for
+// stores of your own. It implements [Notifier], [StandingStore] and [Manager].
+//
+// The zero value is ready to use. The fields must not be changed afterwards.
+type MemoryStore struct {
+	MaxPending       int // pending deliveries in all, more are [ErrFull]; zero: 100,000
+	MaxPerSubscriber int // pending deliveries of each subscriber; zero: 10,000
+	MaxSettled       int // dead ones that are kept, and others that are settled, the latest of each; zero: 10,000
+
+	mu      sync.Mutex // guards all below
+	base    time.Time  // instants are counted from here, on the monotonic clock
+	rows    map[DeliveryID]*memoryRow
+	lanes   map[string]*memoryLane // of subscribers that have pending deliveries or a standing
+	waiting queue[memoryLane]      // lanes that can be served later, by when
+	turns   list.List              // of *memoryLane that can be served now; the front is next
+	settled list.List              // of *memoryRow, delivered and cancelled, oldest first
+	dead    list.List              // of *memoryRow, oldest first
+	count   map[State]int
+	token   int64
+	serial  int64
+	held    []memoryHold // keys that wait for the lease of one that was cancelled
+	wakers  map[*func()]struct{}
+}
+
+var (
+	_ Store         = (*MemoryStore)(nil)
+	_ Notifier      = (*MemoryStore)(nil)
+	_ StandingStore = (*MemoryStore)(nil)
+	_ Manager       = (*MemoryStore)(nil)
+)
+
+// NewMemoryStore returns an empty store with the default bounds.
+func NewMemoryStore() *MemoryStore { return new(MemoryStore) }
+
+// instant is a time on the store's clock, since its base.
+type instant = time.Duration
+
+const never instant = 1<<63 - 1
+
+// memoryRow is a delivery.
+type memoryRow struct {
+	Delivery
+	serial  int64 // in the order of Enqueue
+	state   State
+	reason  string
+	since   instant
+	entered instant // enqueued or replayed
+	due     instant // of a pending one
+	expires instant
+
+	token      int64
+	live       bool // the latest token has had no outcome
+	attempts   int  // with an outcome
+	unfinished int  // claims in a row without one
+	replay     int
+	history    []Attempt
+
+	index    int           // in lane.queue
+	keyIndex int           // in key.rows
+	element  *list.Element // in settled or dead
+}
+
+// memoryLane is a subscriber.
+type memoryLane struct {
+	subscriber string
+	standing   Standing
+	pending    int
+	queue      queue[memoryRow]      // what can be claimed when it is due
+	keys       map[string]*memoryKey // by OrderKey
+
+	at      instant       // when it can be served next
+	index   int           // in waiting
+	element *list.Element // in turns
+	request int64         // the claim that given counts for
+	given   int
+}
+
+// memoryKey is the order of the deliveries of one OrderKey.
+type memoryKey struct {
+	rows   queue[memoryRow] // not settled, by serial
+	placed *memoryRow       // the one in the lane's queue
+	until  instant          // end of the lease of one that was cancelled
+}
+
+type memoryHold struct {
+	id       DeliveryID
+	orderKey string
+	until    instant
+}
+
+func (s *MemoryStore) init() {
+	if s.rows != nil {
+		return
+	}
+	s.base = time.Now()
+	s.rows = make(map[DeliveryID]*memoryRow)
+	s.lanes = make(map[string]*memoryLane)
+	s.count = make(map[State]int)
+	s.wakers = make(map[*func()]struct{})
+	s.waiting = queue[memoryLane]{
+		less:  func(a, b *memoryLane) bool { return a.at < b.at },
+		place: func(l *memoryLane) *int { return &l.index },
+	}
+}
+
+func (s *MemoryStore) lock() (now instant) {
+	s.mu.Lock()
+	s.init()
+	return time.Since(s.base)
+}
+
+func (s *MemoryStore) time(at instant) time.Time { return s.base.Add(at) }
+
+// later returns the instant d after now.
+func later(now instant, d time.Duration) instant { return addSaturating(now, max(d, 0)) }
+
+func bound(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+// Enqueue implements [Store].
+func (s *MemoryStore) Enqueue(ctx context.Context, deliveries []Delivery) (known []DeliveryID, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	now := s.lock()
+	defer s.mu.Unlock()
+
+	fresh := make(map[string]int, len(deliveries)) // by subscriber
+	for i := range deliveries {
+		id := deliveries[i].ID
+		if row := s.rows[id]; row == nil {
+			fresh[id.Subscriber]++
+		} else if row.Digest != deliveries[i].Digest {
+			return nil, fmt.Errorf("%w: event %q for subscriber %q", ErrConflict, id.Event, id.Subscriber)
+		} else {
+			known = append(known, id)
+		}
+	}
+	for subscriber, n := range fresh {
+		waiting := 0
+		if lane := s.lanes[subscriber]; lane != nil {
+			waiting = lane.pending
+		}
+		if limit := bound(s.MaxPerSubscriber, 10_000); waiting+n > limit {
+			return nil, fmt.Errorf("%w: subscriber %q has %d deliveries pending of at most %d", ErrFull, subscriber, waiting, limit)
+		}
+		if limit := bound(s.MaxPending, 100_000); s.count[Pending]+len(deliveries)-len(known) > limit {
+			return nil, fmt.Errorf("%w: %d deliveries are pending of at most %d, with subscriber %q to be added", ErrFull, s.count[Pending], limit, subscriber)
+		}
+	}
+
+	for i := range deliveries {
+		if s.rows[deliveries[i].ID] != nil {
+			continue
+		}
+		s.serial++
+		row := &memoryRow{Delivery: deliveries[i], serial: s.serial, index: -1, keyIndex: -1}
+		s.rows[row.ID] = row
+		s.begin(row, now, row.Delay)
+		s.refresh(s.lanes[row.ID.Subscriber], now)
+	}
+	s.wake()
+	return known, nil
+}
+
+// begin makes a row pending, as if new.
+func (s *MemoryStore) begin(row *memoryRow, now instant, delay time.Duration) {
+	row.state, row.reason, row.since, row.entered = Pending, "", now, now
+	row.attempts, row.unfinished, row.live = 0, 0, false
+	row.expires = never
+	if row.TTL > 0 {
+		row.expires = later(now, row.TTL)
+	}
+	row.due = max(row.due, min(later(now, delay), row.expires)) // row.due: a lease may still run
+	s.count[Pending]++
+	lane := s.lane(row.ID.Subscriber)
+	lane.pending++
+	if row.OrderKey == "" {
+		lane.queue.put(row)
+		return
+	}
+	key := lane.keys[row.OrderKey]
+	if key == nil {
+		key = &memoryKey{rows: queue[memoryRow]{
+			less:  func(a, b *memoryRow) bool { return a.serial < b.serial },
+			place: func(r *memoryRow) *int { return &r.keyIndex },
+		}}
+		if lane.keys == nil {
+			lane.keys = make(map[string]*memoryKey)
+		}
+		lane.keys[row.OrderKey] = key
+	}
+	key.rows.put(row)
+	lane.order(key, now)
+}
+
+func (s *MemoryStore) lane(subscriber string) *memoryLane {
+	lane := s.lanes[subscriber]
+	if lane == nil {
+		lane = &memoryLane{subscriber: subscriber, standing: Standing{Subscriber: subscriber}, index: -1}
+		lane.queue = queue[memoryRow]{
+			less: func(a, b *memoryRow) bool {
+				if a.due != b.due {
+					return a.due < b.due
+				}
+				return a.serial < b.serial
+			},
+			place: func(r *memoryRow) *int { return &r.index },
+		}
+		s.lanes[subscriber] = lane
+	}
+	return lane
+}
+
+// order sees to it that of a key the earliest row alone is in the lane's queue,
+// and none but a leased one while that is leased.
+func (l *memoryLane) order(key *memoryKey, now instant) {
+	head := key.rows.first()
+	if p := key.placed; p != nil && p != head {
+		if p.live && now < p.due {
+			return
+		}
+		l.queue.remove(p)
+		key.placed = nil
+	}
+	if head == nil || head.state != Pending {
+		return // nothing, or one that is dead and holds
+	}
+	head.due = max(head.due, key.until)
+	key.placed = head
+	l.queue.put(head)
+}
+
+// refresh puts a lane where it belongs: among the turns, among those that wait,
+// or, if it has nothing to say, nowhere.
+func (s *MemoryStore) refresh(l *memoryLane, now instant) {
+	l.at = never
+	if head := l.queue.first(); head != nil {
+		l.at = head.due
+		standing := l.standing
+		if n, next := standing.Admit(s.time(now), 1, 0); n == 0 {
+			if next.IsZero() {
+				l.at = never
+			} else {
+				l.at = max(l.at, next.Sub(s.base))
+			}
+		}
+	}
+	switch {
+	case l.at <= now:
+		s.waiting.remove(l)
+		if l.element == nil {
+			l.element = s.turns.PushBack(l)
+		}
+		return
+	case l.at < never:
+		s.waiting.put(l)
+	default:
+		s.waiting.remove(l)
+		if len(l.queue.items) == 0 && len(l.keys) == 0 && l.standing == (Standing{Subscriber: l.subscriber}) {
+			delete(s.lanes, l.subscriber)
+		}
+	}
+	if l.element != nil {
+		s.turns.Remove(l.element)
+		l.element = nil
+	}
+}
+
+// Claim implements [Store].
+func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, error) {
+	now := s.lock()
+	defer s.mu.Unlock()
+	for l := s.waiting.first(); l != nil && l.at <= now; l = s.waiting.first() {
+		s.refresh(l, now)
+	}
+	for ; len(s.held) > 0 && s.held[0].until <= now; s.held = s.held[1:] {
+		s.release(s.held[0], now)
+	}
+
+	s.token++ // also the number of this request
+	number := s.token
+	room := func(l *memoryLane) int {
+		if l.request != number {
+			l.request, l.given = number, 0
+		}
+		room, ok := request.Room[l.subscriber]
+		if !ok {
+			room = request.PerSubscriber
+		}
+		return room - l.given
+	}
+
+	var claimed Claimed
+	for passed := 0; len(claimed.Claims) < request.Limit && passed < s.turns.Len(); {
+		front := s.turns.Front()
+		lane := front.Value.(*memoryLane)
+		s.turns.MoveToBack(front)
+		var row *memoryRow
+		if room(lane) > 0 {
+			row = lane.take(now, &request)
+			if row != nil {
+				if n, _ := lane.standing.Admit(s.time(now), 1, request.Lease); n == 0 {
+					row = nil
+				}
+			}
+			s.refresh(lane, now)
+		}
+		if row == nil {
+			if lane.element != nil {
+				passed++ // it keeps its turn for when it has room
+			}
+			continue
+		}
+		claimed.Claims = append(claimed.Claims, s.lease(lane, row, now, request.Lease))
+		if lane.standing != (Standing{Subscriber: lane.subscriber}) {
+			if claimed.Standings == nil {
+				claimed.Standings = make(map[string]Standing)
+			}
+			claimed.Standings[lane.subscriber] = lane.standing
+		}
+		lane.given++
+		passed = 0
+		s.refresh(lane, now)
+	}
+
+	if len(claimed.Claims) < request.Limit {
+		claimed.Next = s.next(now, room)
+	}
+	return claimed, nil
+}
+
+// take returns the first row of a lane that is due and that the request has
+// room for, nil if there is none.
+func (l *memoryLane) take(now instant, request *ClaimRequest) *memoryRow {
+	var suspects []*memoryRow
+	defer func() {
+		for _, row := range suspects {
+			l.queue.put(row)
+		}
+	}()
+	for row := l.queue.first(); row != nil && row.due <= now; row = l.queue.first() {
+		if key := l.keys[row.OrderKey]; key != nil && key.rows.first() != row {
+			l.order(key, now) // its lease has ended, and an earlier one was replayed meanwhile
+			continue
+		}
+		if row.unfinished < request.SuspectAfter {
+			return row
+		}
+		if request.Suspects > 0 {
+			request.Suspects--
+			return row
+		}
+		l.queue.remove(row)
+		suspects = append(suspects, row)
+	}
+	return nil
+}
+
+func (s *MemoryStore) lease(l *memoryLane, row *memoryRow, now instant, d time.Duration) Claim {
+	s.token++
+	claim := Claim{
+		Delivery:   row.Delivery,
+		Token:      s.token,
+		Attempt:    row.attempts + 1,
+		Unfinished: row.unfinished,
+		Replay:     row.replay,
+		Age:        now - row.entered,
+	}
+	if row.expires <= now {
+		claim.Fault = ReasonExpired
+	}
+	row.token, row.live = s.token, true
+	row.unfinished++
+	row.due = later(now, d)
+	l.queue.put(row)
+	return claim
+}
+
+// next returns how long until the first lane that has room can be served, 0 if
+// there is none.
+func (s *MemoryStore) next(now instant, room func(*memoryLane) int) time.Duration {
+	var passed []*memoryLane
+	defer func() {
+		for _, l := range passed {
+			s.waiting.put(l)
+		}
+	}()
+	for l := s.waiting.first(); l != nil; l = s.waiting.first() {
+		if room(l) > 0 {
+			return l.at - now
+		}
+		s.waiting.remove(l)
+		passed = append(passed, l)
+	}
+	return 0
+}
+
+// Finish implements [Store].
+func (s *MemoryStore) Finish(_ context.Context, outcomes []Outcome) (lost []Lease, err error) {
+	now := s.lock()
+	defer s.mu.Unlock()
+	for i := range outcomes {
+		o := &outcomes[i]
+		row := s.rows[o.Lease.ID]
+		switch {
+		case row == nil || row.token != o.Lease.Token:
+			lost = append(lost, o.Lease)
+		case row.live:
+			s.apply(row, o, now)
+		} // else it was applied before
+	}
+	return lost, nil
+}
+
+func (s *MemoryStore) apply(row *memoryRow, o *Outcome, now instant) {
+	lane := s.lanes[row.ID.Subscriber]
+	row.live = false
+	row.history = append(row.history, o.Attempts...)
+	row.unfinished--
+	if !o.Released {
+		row.attempts++
+		row.unfinished = 0
+	}
+	if o.Effect != nil {
+		lane.standing.Apply(s.time(now), *o.Effect)
+	}
+	if o.State != Pending {
+		row.due = 0
+		s.settle(lane, row, o.State, o.Reason, now)
+	} else {
+		row.due = min(later(now, o.After), row.expires)
+		lane.queue.put(row)
+		if key := lane.keys[row.OrderKey]; key != nil {
+			lane.order(key, now)
+		}
+		s.wake()
+	}
+	s.refresh(lane, now)
+}
+
+// settle makes a pending row terminal.
+func (s *MemoryStore) settle(lane *memoryLane, row *memoryRow, state State, reason string, now instant) {
+	lane.pending--
+	s.count[Pending]--
+	s.count[state]++
+	row.state, row.reason, row.since = state, reason, now
+	lane.queue.remove(row)
+	if state == Dead {
+		row.element = s.dead.PushBack(row)
+		s.trim(&s.dead)
+	} else {
+		row.element = s.settled.PushBack(row)
+		s.trim(&s.settled)
+	}
+	if key := lane.keys[row.OrderKey]; key != nil {
+		if key.placed == row {
+			key.placed = nil
+		}
+		if state != Dead || !row.HoldOnDead {
+			s.leave(lane, key, row, now)
+		}
+	}
+}
+
+// release forgets a key that nothing else is in.
+func (s *MemoryStore) release(h memoryHold, now instant) {
+	lane := s.lanes[h.id.Subscriber]
+	if lane == nil {
+		return
+	}
+	if key := lane.keys[h.orderKey]; key != nil && len(key.rows.items) == 0 && key.until <= now {
+		delete(lane.keys, h.orderKey)
+		s.refresh(lane, now)
+	}
+}
+
+// leave takes a row out of the order of its key.
+func (s *MemoryStore) leave(lane *memoryLane, key *memoryKey, row *memoryRow, now instant) {
+	key.rows.remove(row)
+	if len(key.rows.items) == 0 && key.until <= now {
+		delete(lane.keys, row.OrderKey)
+		return
+	}
+	lane.order(key, now)
+	s.wake()
+}
+
+func (s *MemoryStore) trim(l *list.List) {
+	for l.Len() > bound(s.MaxSettled, 10_000) {
+		s.forget(l.Front().Value.(*memoryRow), time.Since(s.base))
+	}
+}
+
+// forget removes a settled row.
+func (s *MemoryStore) forget(row *memoryRow, now instant) {
+	s.unsettle(row)
+	delete(s.rows, row.ID)
+	if lane := s.lanes[row.ID.Subscriber]; lane != nil && row.keyIndex >= 0 { // it held its key
+		s.leave(lane, lane.keys[row.OrderKey], row, now)
+		s.refresh(lane, now)
+	}
+}
+
+func (s *MemoryStore) unsettle(row *memoryRow) {
+	s.count[row.state]--
+	if row.state == Dead {
+		s.dead.Remove(row.element)
+	} else {
+		s.settled.Remove(row.element)
+	}
+	row.element = nil
+}
+
+// Notify implements [Notifier].
+func (s *MemoryStore) Notify(ctx context.Context, wake func()) error {
+	s.lock()
+	s.wakers[&wake] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.wakers, &wake)
+	}()
+	wake()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (s *MemoryStore) wake() {
+	for wake := range s.wakers {
+		(*wake)()
+	}
+}
+
+// UpdateStandings implements [StandingStore].
+func (s *MemoryStore) UpdateStandings(_ context.Context, subscribers []string, update func(time.Time, *Standing)) error {
+	now := s.lock()
+	defer s.mu.Unlock()
+	for _, id := range subscribers {
+		lane := s.lane(id)
+		update(s.time(now), &lane.standing)
+		lane.standing.Subscriber = id
+		s.refresh(lane, now)
+	}
+	s.wake()
+	return nil
+}
+
+// Standings implements [StandingStore].
+func (s *MemoryStore) Standings(context.Context) iter.Seq2[Standing, error] {
+	return func(yield func(Standing, error) bool) {
+		s.lock()
+		var kept []Standing
+		for id, lane := range s.lanes {
+			if lane.standing != (Standing{Subscriber: id}) {
+				kept = append(kept, lane.standing)
+			}
+		}
+		s.mu.Unlock()
+		for _, standing := range kept {
+			if !yield(standing, nil) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package outhook
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+)
+
+// Get implements [Manager].
+func (s *MemoryStore) Get(_ context.Context, id DeliveryID) (Record, error) {
+	now := s.lock()
+	defer s.mu.Unlock()
+	row := s.rows[id]
+	if row == nil {
+		return Record{}, fmt.Errorf("%w: event %q for subscriber %q", ErrNotFound, id.Event, id.Subscriber)
+	}
+	record := s.record(row, now)
+	record.Attempts = slices.Clone(row.history)
+	return record, nil
+}
+
+// List implements [Manager]. It shows the deliveries as they were when it began.
+func (s *MemoryStore) List(_ context.Context, filter Filter) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		now := s.lock()
+		var records []Record
+		for _, row := range s.find(filter, now) {
+			records = append(records, s.record(row, now))
+		}
+		s.mu.Unlock()
+		for _, record := range records {
+			if !yield(record, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Replay implements [Manager].
+func (s *MemoryStore) Replay(_ context.Context, filter Filter) (n int, err error) {
+	now := s.lock()
+	defer s.mu.Unlock()
+	filter.States = only(filter.States, []State{Dead, Cancelled}, Pending)
+	found := s.find(filter, now)
+	for _, row := range found {
+		s.unsettle(row)
+		s.token++
+		row.token = s.token
+		row.replay++
+		s.begin(row, now, 0)
+		s.refresh(s.lanes[row.ID.Subscriber], now)
+	}
+	s.wake()
+	return len(found), nil
+}
+
+// Cancel implements [Manager].
+func (s *MemoryStore) Cancel(_ context.Context, filter Filter) (n int, err error) {
+	now := s.lock()
+	defer s.mu.Unlock()
+	filter.States = only(filter.States, []State{Pending}, Delivered, Dead, Cancelled)
+	found := s.find(filter, now)
+	for _, row := range found {
+		lane := s.lanes[row.ID.Subscriber]
+		if row.live && now < row.due { // it is on the wire
+			if key := lane.keys[row.OrderKey]; key != nil {
+				key.until = row.due
+				s.held = append(s.held, memoryHold{row.ID, row.OrderKey, row.due})
+			}
+		} else {
+			row.due = 0
+		}
+		s.token++
+		row.token, row.live = s.token, false
+		s.settle(lane, row, Cancelled, ReasonCancelled, now)
+		s.refresh(lane, now)
+	}
+	return len(found), nil
+}
+
+// Prune implements [Manager].
+func (s *MemoryStore) Prune(_ context.Context, filter Filter) (n int, err error) {
+	now := s.lock()
+	defer s.mu.Unlock()
+	filter.States = only(filter.States, []State{Delivered, Dead, Cancelled}, Pending)
+	found := s.find(filter, now)
+	for _, row := range found {
+		s.forget(row, now)
+	}
+	return len(found), nil
+}
+
+// Stats implements [Manager].
+func (s *MemoryStore) Stats(context.Context) (Stats, error) {
+	now := s.lock()
+	defer s.mu.Unlock()
+	stats := Stats{
+		Pending:   s.count[Pending],
+		Delivered: s.count[Delivered],
+		Dead:      s.count[Dead],
+		Cancelled: s.count[Cancelled],
+	}
+	for _, lane := range s.lanes {
+		if head := lane.queue.first(); head != nil {
+			stats.OldestDue = max(stats.OldestDue, now-head.due)
+		}
+	}
+	return stats, nil
+}
+
+// only returns the states that a call can apply to: those asked for without
+// what it passes over, or its own choice if none was asked for.
+func only(asked, otherwise []State, not ...State) []State {
+	if len(asked) == 0 {
+		return otherwise
+	}
+	kept := make([]State, 0, len(asked))
+	for _, state := range asked {
+		if !slices.Contains(not, state) {
+			kept = append(kept, state)
+		}
+	}
+	if len(kept) == 0 {
+		return []State{""} // no delivery's
+	}
+	return kept
+}
+
+// find returns the rows that a filter selects, in the order of Enqueue.
+func (s *MemoryStore) find(f Filter, now instant) []*memoryRow {
+	var found []*memoryRow
+	match := func(row *memoryRow) bool {
+		age := now - row.since
+		return (f.Event == "" || f.Event == row.ID.Event) &&
+			(f.Subscriber == "" || f.Subscriber == row.ID.Subscriber) &&
+			(f.Type == "" || f.Type == row.Type) &&
+			(len(f.States) == 0 || slices.Contains(f.States, row.state)) &&
+			age >= f.OlderThan &&
+			(f.NewerThan == 0 || age <= f.NewerThan)
+	}
+	if f.Event != "" && f.Subscriber != "" {
+		if row := s.rows[DeliveryID{f.Event, f.Subscriber}]; row != nil && match(row) {
+			found = append(found, row)
+		}
+		return found
+	}
+	for _, row := range s.rows {
+		if match(row) {
+			found = append(found, row)
+		}
+	}
+	slices.SortFunc(found, func(a, b *memoryRow) int { return cmp.Compare(a.serial, b.serial) })
+	if f.Limit > 0 && len(found) > f.Limit {
+		found = found[:f.Limit]
+	}
+	return found
+}
+
+func (s *MemoryStore) record(row *memoryRow, now instant) Record {
+	record := Record{
+		ID:       row.ID,
+		Type:     row.Type,
+		Time:     row.Time,
+		OrderKey: row.OrderKey,
+		Payload:  row.Payload,
+		State:    row.state,
+		Reason:   row.reason,
+		Since:    s.time(row.since),
+		Replay:   row.replay,
+	}
+	if row.state == Pending {
+		record.Due = s.time(row.due)
+		record.Leased = row.live && now < row.due
+	}
+	return record
+}

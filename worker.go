@@ -1,0 +1,653 @@
+package outhook
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// Run makes the attempts that are due until ctx ends, and returns nil after a
+// clean stop. All goroutines of the package are its own, or Drain's, and have
+// ended when it returns.
+//
+// When ctx ends, nothing more is claimed. Attempts in flight may go on for
+// Options.Grace and are cut then; what was claimed but not begun is
+// released, as if it had not been. All outcomes are still written: an error is
+// returned if the store did not take them within 5 s after the grace. Those
+// deliveries are attempted again when their leases end.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	_, err := d.run(ctx, false)
+	return err
+}
+
+// Drain makes the attempts that are due now, once, and returns how long it is
+// until the next delivery will be due, 0 if none is known. It is for hosts with a
+// scheduler of their own: cron, a function that is called on demand. If ctx ends
+// before all is done, it stops as Run does and returns the error of ctx.
+func (d *Dispatcher) Drain(ctx context.Context) (next time.Duration, err error) {
+	next, err = d.run(ctx, true)
+	if err == nil {
+		err = ctx.Err()
+	}
+	return next, err
+}
+
+func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, err error) {
+	if !d.running.CompareAndSwap(false, true) {
+		return 0, ErrRunning
+	}
+	defer d.running.Store(false)
+	if d.ownsIdle != nil {
+		defer d.ownsIdle.CloseIdleConnections()
+	}
+
+	// Three lives: claiming ends with ctx, attempts after the grace, writing
+	// outcomes a little later.
+	attempts, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	writes, drop := context.WithCancel(context.WithoutCancel(ctx))
+	defer drop()
+	w := &worker{
+		d:       d,
+		drain:   drain,
+		stop:    ctx,
+		writes:  writes,
+		lanes:   make(map[string]*workerLane),
+		work:    make(chan *job, d.options.Concurrency),
+		reports: make(chan report, d.options.Concurrency),
+	}
+	var slots, written, others sync.WaitGroup
+	for range d.options.Concurrency {
+		slots.Go(func() { w.attempt(attempts) })
+	}
+	written.Go(w.finish)
+	watching, done := context.WithCancel(context.WithoutCancel(ctx))
+	defer done()
+	others.Go(func() {
+		after(watching, ctx.Done(), max(d.options.Grace, 0), func() { cut(errCut) })
+		after(watching, ctx.Done(), flushBudget, drop)
+	})
+	listening, hush := context.WithCancel(ctx)
+	defer hush()
+	if d.notifier != nil && !drain {
+		others.Go(func() { w.listen(listening) })
+	}
+
+	next = w.claim()
+
+	close(w.work)
+	slots.Wait()
+	close(w.reports)
+	written.Wait()
+	hush()
+	done()
+	others.Wait()
+	if w.dropped > 0 {
+		err = fmt.Errorf("outhook: run: %d outcomes could not be stored: %w", w.dropped, w.lastErr)
+	}
+	return next, err
+}
+
+// after calls f when d has passed since begin was closed, unless ctx ends first.
+func after(ctx context.Context, begin <-chan struct{}, d time.Duration, f func()) {
+	select {
+	case <-begin:
+	case <-ctx.Done():
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		f()
+	case <-ctx.Done():
+	}
+}
+
+// A worker is one call of Run or Drain. Claims flow one way through it:
+// claim → work → attempt → reports → finish.
+type worker struct {
+	d       *Dispatcher
+	drain   bool
+	stop    context.Context // claiming ends with it
+	writes  context.Context // writing ends with it
+	work    chan *job
+	reports chan report
+	deaf    atomic.Bool // the Notifier cannot tell at present
+
+	mu       sync.Mutex // guards all below
+	lanes    map[string]*workerLane
+	flying   int  // jobs that occupy a slot
+	open     int  // jobs whose outcome is not stored
+	suspects int  // among flying
+	hungry   bool // the store had more than there was room for
+	down     bool // the store's latest answer was an error
+
+	dropped int   // outcomes that could not be stored; the finisher's
+	lastErr error // why; the finisher's
+}
+
+// A workerLane is a subscriber that the worker has something to do for.
+type workerLane struct {
+	flying int  // jobs that occupy a slot
+	open   int  // jobs whose outcome is not stored
+	closed int  // of the open ones, those that pause or disable it
+	limit  int  // of flying
+	full   bool // its room was used up by a claim
+}
+
+// maxLanes bounds how many lanes are kept for the sake of their limit alone.
+const maxLanes = 256
+
+// A job is a claim on its way.
+type job struct {
+	*Claim
+	lane     *workerLane
+	standing Standing
+	leaseEnd time.Time // reckoned from before the claim
+	suspect  bool
+}
+
+// A report is what became of a job.
+type report struct {
+	job     *job
+	outcome Outcome
+	last    Attempt
+}
+
+// claim claims what is due, as there is room for it, until the worker is to
+// stop, or, draining, until nothing is left. It returns the Next of its last claim.
+func (w *worker) claim() (next time.Duration) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	retry := outage()
+	for w.stop.Err() == nil {
+		idle := w.idle() // before the claim: what ends meanwhile may leave room
+		request, ok := w.request()
+		wait := time.Duration(-1) // until woken
+		if ok {
+			claimed, asked, err := w.ask(request)
+			if err != nil {
+				wait = retry.NextBackOff()
+				timer.Reset(wait)
+				select {
+				case <-timer.C:
+				case <-w.stop.Done():
+				}
+				continue
+			}
+			retry.Reset()
+			next = claimed.Next
+			w.start(claimed, asked, request)
+			if len(claimed.Claims) >= request.Limit {
+				continue // for what is left of the room, which is none until a slot is free
+			}
+			if w.drain && idle && len(claimed.Claims) == 0 {
+				return next
+			}
+			wait = w.pause(next)
+		}
+		if wait >= 0 {
+			timer.Reset(wait)
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-w.d.wake:
+		case <-timer.C:
+		case <-w.stop.Done():
+		}
+	}
+	return next
+}
+
+// pause returns how long to wait for the next claim, negative for until woken.
+func (w *worker) pause(next time.Duration) time.Duration {
+	wait := next
+	if next <= 0 {
+		wait = -1
+	}
+	if w.d.notifier == nil || w.deaf.Load() {
+		poll := w.d.options.Poll
+		poll -= time.Duration(rand.Int64N(int64(poll)/10 + 1)) // so that processes spread out
+		if wait < 0 || poll < wait {
+			wait = poll
+		}
+	}
+	return wait
+}
+
+// request says what the worker has room for, and false if for nothing.
+func (w *worker) request() (ClaimRequest, bool) {
+	o := &w.d.options
+	request := ClaimRequest{
+		PerSubscriber: o.SubscriberConcurrency,
+		SuspectAfter:  o.MaxUnfinished - suspectSlack,
+		Suspects:      1,
+		Lease:         o.Lease,
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	request.Limit = o.Concurrency - w.flying
+	if request.Limit <= 0 {
+		w.hungry = true
+		return request, false
+	}
+	if w.suspects > 0 {
+		request.Suspects = 0
+	}
+	request.Room = make(map[string]int, len(w.lanes))
+	for id, lane := range w.lanes {
+		room := lane.limit - lane.flying
+		if lane.closed > 0 {
+			room = 0
+		}
+		lane.full = room <= 0
+		if room < min(o.SubscriberConcurrency, request.Limit) || lane.limit != o.SubscriberConcurrency {
+			request.Room[id] = max(room, 0)
+		}
+	}
+	return request, true
+}
+
+// ask calls the store's Claim. It is not cancelled when the worker is to stop: what
+// the store has leased must be known to be released.
+func (w *worker) ask(request ClaimRequest) (claimed Claimed, asked time.Time, err error) {
+	ctx, cancel := context.WithTimeout(w.writes, writeBudget)
+	defer cancel()
+	var resume time.Duration
+	if w.d.local != nil {
+		resume = w.d.local.admit(request.Room, request.Lease)
+	}
+	asked = time.Now()
+	err = w.call(func() (err error) {
+		claimed, err = w.d.store.Claim(ctx, request)
+		return err
+	})
+	if resume > 0 && (claimed.Next <= 0 || resume < claimed.Next) {
+		claimed.Next = resume
+	}
+	return claimed, asked, err
+}
+
+// start hands claims to the slots.
+func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) {
+	for i := range claimed.Claims {
+		c := &claimed.Claims[i]
+		j := &job{
+			Claim:    c,
+			leaseEnd: asked.Add(request.Lease),
+			suspect:  c.Unfinished >= request.SuspectAfter,
+		}
+		if w.d.local != nil {
+			j.standing = w.d.local.get(c.ID.Subscriber)
+		} else {
+			j.standing = claimed.Standings[c.ID.Subscriber]
+		}
+		if w.enter(j) {
+			w.work <- j
+		} else {
+			w.leave(j, false)
+			w.reports <- report{job: j, outcome: released(j)}
+		}
+	}
+	w.mu.Lock()
+	w.hungry = len(claimed.Claims) >= request.Limit
+	w.mu.Unlock()
+}
+
+// enter counts a job, and reports whether its subscriber has room for it: the
+// store may not have known of a lower limit.
+func (w *worker) enter(j *job) bool {
+	limit := w.d.options.SubscriberConcurrency
+	if t := j.Snapshot.target; t != nil && t.concurrency > 0 {
+		limit = t.concurrency
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	j.lane = w.lanes[j.ID.Subscriber]
+	if j.lane == nil {
+		if len(w.lanes) > maxLanes {
+			for id, lane := range w.lanes {
+				if lane.open == 0 {
+					delete(w.lanes, id)
+				}
+			}
+		}
+		j.lane = &workerLane{}
+		w.lanes[j.ID.Subscriber] = j.lane
+	}
+	j.lane.limit = limit
+	w.open++
+	j.lane.open++
+	w.flying++
+	room := j.lane.flying < limit
+	j.lane.flying++
+	if j.lane.flying >= limit {
+		j.lane.full = true
+	}
+	if j.suspect {
+		w.suspects++
+	}
+	return room
+}
+
+// leave frees the slot of a job, and wakes the claimer if that may let it claim.
+func (w *worker) leave(j *job, closes bool) {
+	w.mu.Lock()
+	wake := w.hungry || j.lane.full || j.suspect
+	w.flying--
+	j.lane.flying--
+	j.lane.full = false
+	if closes {
+		j.lane.closed++
+	}
+	if j.suspect {
+		w.suspects--
+	}
+	w.mu.Unlock()
+	if wake {
+		w.d.Wake()
+	}
+}
+
+// close ends the jobs of a batch whose outcomes are stored, or dropped.
+func (w *worker) close(batch []report) {
+	wake := w.drain
+	w.mu.Lock()
+	w.open -= len(batch)
+	for i := range batch {
+		j := batch[i].job
+		j.lane.open--
+		if j.lane.open == 0 && j.lane.limit == w.d.options.SubscriberConcurrency {
+			delete(w.lanes, j.ID.Subscriber)
+		}
+		if closes(&batch[i].outcome) {
+			j.lane.closed--
+			wake = true // to learn when it may be attempted again
+		}
+		if batch[i].outcome.State == Pending || j.OrderKey != "" {
+			wake = true // it is due again, or another is now
+		}
+	}
+	w.mu.Unlock()
+	if wake {
+		w.d.Wake()
+	}
+}
+
+func (w *worker) idle() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.open == 0
+}
+
+// closes reports whether an outcome keeps its subscriber from being attempted.
+func closes(o *Outcome) bool {
+	return o.Effect != nil && (o.Effect.Pause > 0 || o.Effect.Disable)
+}
+
+// attempt is a slot: it makes the attempts of jobs until there are no more.
+func (w *worker) attempt(base context.Context) {
+	s := newSlot(w.d, base, w.d.options.KeepResponse)
+	defer s.close()
+	for j := range w.work {
+		r := report{job: j}
+		r.outcome, r.last = w.deliver(s, j)
+		w.leave(j, closes(&r.outcome))
+		w.reports <- r
+	}
+}
+
+// deliver makes the attempt of a job, if it is to be made, and returns its outcome.
+func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
+	settle := func(state State, reason string) (Outcome, Attempt) {
+		return Outcome{Lease: j.Lease(), State: state, Reason: reason}, Attempt{}
+	}
+	switch {
+	case j.Fault != "":
+		return settle(Dead, j.Fault)
+	case j.Payload == nil || j.Snapshot.target == nil:
+		return settle(Dead, "the store returned no payload or snapshot")
+	case j.Unfinished >= w.d.options.MaxUnfinished:
+		return settle(Dead, ReasonAbandoned)
+	case j.standing.Disabled && j.standing.CancelWaiting:
+		return settle(Cancelled, ReasonDisabled)
+	case j.standing.Disabled, w.stop.Err() != nil, time.Until(j.leaseEnd) < w.d.options.Timeout+writeBudget/2:
+		return released(j), Attempt{}
+	}
+
+	var attempts []Attempt
+	for {
+		r := s.attempt(j.Claim)
+		if r.unsent {
+			return released(j), Attempt{}
+		}
+		attempts = append(attempts, r.attempt)
+		again := r.stale && len(attempts) == 1 &&
+			w.stop.Err() == nil && time.Until(j.leaseEnd) >= w.d.options.Timeout+writeBudget/2
+		if !again {
+			o := w.judge(j, &r)
+			o.Attempts = attempts
+			return o, r.attempt
+		}
+	}
+}
+
+// judge turns the result of an attempt into an outcome.
+func (w *worker) judge(j *job, r *result) Outcome {
+	o := Outcome{Lease: j.Lease(), State: Pending}
+	switch r.verdict {
+	case OK:
+		o.State = Delivered
+		if !j.standing.Clean() {
+			o.Effect = &Effect{Epoch: j.standing.Epoch, Success: true}
+		}
+		return o
+	case Permanent:
+		o.State, o.Reason = Dead, ReasonPermanent
+	case Gone:
+		o.State, o.Reason = Dead, ReasonGone
+	default:
+		delay, ok := w.delay(j.ID, r.attempt)
+		if !ok {
+			o.State, o.Reason = Dead, ReasonExhausted
+		}
+		o.After = max(delay, r.attempt.RetryAfter, 0)
+	}
+	if !r.neutral {
+		o.Effect = &Effect{Epoch: j.standing.Epoch, Pause: r.attempt.RetryAfter}
+		switch {
+		case r.verdict == Gone:
+			o.Effect.Disable, o.Effect.Cancel, o.Effect.Reason = true, w.d.options.CancelDisabled, ReasonGone
+		case o.Effect.Pause > 0:
+			o.Effect.Reason = "Retry-After"
+		}
+	}
+	return o
+}
+
+// delay asks the retry policy. If it panics, the default one decides.
+func (w *worker) delay(id DeliveryID, last Attempt) (delay time.Duration, ok bool) {
+	defer func() {
+		if recover() != nil {
+			w.d.options.Logger.Error("retry policy panicked")
+			delay, ok = StandardSchedule()(id, last)
+		}
+	}()
+	return w.d.options.Retry(id, last)
+}
+
+func released(j *job) Outcome {
+	return Outcome{Lease: j.Lease(), State: Pending, Released: true}
+}
+
+// maxBatch bounds how many outcomes are stored at once. There is no delay to
+// gather them: what comes in while a batch is being written is the next.
+const maxBatch = 250
+
+// finish stores outcomes until there are no more reports.
+func (w *worker) finish() {
+	batch := make([]report, 0, maxBatch)
+	for first := range w.reports {
+		batch = append(batch[:0], first)
+	gather:
+		for len(batch) < maxBatch {
+			select {
+			case next, ok := <-w.reports:
+				if !ok {
+					break gather
+				}
+				batch = append(batch, next)
+			default:
+				break gather
+			}
+		}
+		w.write(batch)
+		w.close(batch)
+	}
+}
+
+// write stores a batch, again and again until the store has answered or the
+// worker gives up.
+func (w *worker) write(batch []report) {
+	outcomes := make([]Outcome, len(batch))
+	for i := range batch {
+		outcomes[i] = batch[i].outcome
+	}
+	var lost []Lease
+	retry := outage()
+	for {
+		ctx, cancel := context.WithTimeout(w.writes, writeBudget)
+		err := w.call(func() (err error) {
+			lost, err = w.d.store.Finish(ctx, outcomes)
+			return err
+		})
+		cancel()
+		if err == nil {
+			break
+		}
+		timer := time.NewTimer(retry.NextBackOff())
+		select {
+		case <-timer.C:
+		case <-w.writes.Done():
+		}
+		timer.Stop()
+		if w.writes.Err() != nil {
+			w.dropped += len(batch)
+			w.lastErr = err
+			return
+		}
+	}
+	w.report(batch, lost)
+}
+
+// report tells the observers of outcomes that are stored.
+func (w *worker) report(batch []report, lost []Lease) {
+	late := make(map[Lease]bool, len(lost))
+	for _, lease := range lost {
+		late[lease] = true
+	}
+	os := &w.d.observers
+	for i := range batch {
+		r := &batch[i]
+		o := &r.outcome
+		lost := late[o.Lease]
+		if w.d.local != nil && o.Effect != nil && !lost {
+			w.d.local.apply(o.Lease.ID.Subscriber, *o.Effect)
+		}
+		if len(os.list) == 0 {
+			continue
+		}
+		ob := w.d.observation(r.job.Claim, r.last)
+		ob.Reason, ob.After = o.Reason, o.After
+		if pick := tells(o, lost); pick != nil {
+			os.observe(w.writes, ob, pick)
+		}
+		if closes(o) && !lost {
+			os.standing(w.writes, o.Lease.ID.Subscriber, *o.Effect)
+		}
+	}
+}
+
+// tells returns which func of an Observer an outcome is for, nil for none.
+func tells(o *Outcome, lost bool) func(*Observer) func(context.Context, Observation) {
+	switch {
+	case lost:
+		return leaseLost
+	case o.Released:
+		return nil
+	case o.State == Delivered:
+		return delivered
+	case o.State == Dead:
+		return died
+	case o.State == Cancelled:
+		return cancelled
+	}
+	return retrying
+}
+
+// call makes a call of the store, contains its panics, and tells the
+// observers when the store is lost and when it is back.
+func (w *worker) call(f func() error) error {
+	err := func() (err error) {
+		defer containPanic("the store", &err)
+		return f()
+	}()
+	w.mu.Lock()
+	changed := w.down != (err != nil)
+	w.down = err != nil
+	w.mu.Unlock()
+	switch {
+	case changed && err != nil:
+		w.d.observers.storeDown(w.writes, err)
+	case changed:
+		w.d.observers.storeUp(w.writes)
+	}
+	return err
+}
+
+// listen lets the store wake the claimer; while it cannot, the claimer polls.
+func (w *worker) listen(ctx context.Context) {
+	retry := outage()
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := func() (err error) {
+			defer containPanic("the store", &err)
+			return w.d.notifier.Notify(ctx, func() {
+				w.deaf.Store(false)
+				w.d.Wake()
+			})
+		}()
+		if ctx.Err() != nil {
+			return
+		}
+		w.deaf.Store(true)
+		w.d.Wake()
+		w.d.options.Logger.Warn("store cannot notify, polling", "error", err)
+		if time.Since(began) > time.Minute {
+			retry.Reset()
+		}
+		timer := time.NewTimer(retry.NextBackOff())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// outage spaces the repetitions of a call that the store has failed: from
+// 100 ms to 15 s, jittered, without end.
+func outage() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(15*time.Second),
+		backoff.WithMaxElapsedTime(0),
+	)
+}

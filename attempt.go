@@ -2,6 +2,7 @@ package outhook
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -165,7 +167,9 @@ func (s *slot) send(r *result, req *http.Request) {
 		// The status decides, whatever becomes of the body.
 		r.attempt.Body, _ = io.ReadAll(io.LimitReader(response.Body, int64(s.keep)))
 	}
-	_, _ = io.CopyN(io.Discard, response.Body, drainLimit)
+	if response.Body != http.NoBody {
+		_, _ = io.CopyN(io.Discard, response.Body, drainLimit)
+	}
 }
 
 func (s *slot) roundTrip(req *http.Request) (response *http.Response, err error) {
@@ -181,22 +185,15 @@ func (s *slot) roundTrip(req *http.Request) (response *http.Response, err error)
 // cannot repeat one whose body has left. The body has to be a bytes.Reader for
 // net/http to write it together with the header.
 func request(ctx context.Context, t *target, header http.Header, body []byte) *http.Request {
-	u := *t.url
-	req := &http.Request{
-		Method:        http.MethodPost,
-		URL:           &u,
-		Host:          u.Host,
-		Header:        header,
-		Body:          http.NoBody,
-		ContentLength: int64(len(body)),
-		Proto:         "HTTP/1.1",
-		ProtoMajor:    1,
-		ProtoMinor:    1,
-	}
+	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "/", nil) // cannot fail
+	*req.URL = *t.url                                                    // parsed already, and not to be shared
+	req.Host = t.url.Host
+	req.Header = header
 	if len(body) > 0 {
 		req.Body = io.NopCloser(bytes.NewReader(body))
+		req.ContentLength = int64(len(body))
 	}
-	return req.WithContext(ctx)
+	return req
 }
 
 // vet checks a target that another Dispatcher has accepted, under another Guard
@@ -227,34 +224,44 @@ func (d *Dispatcher) header(ctx context.Context, c *Claim, now time.Time) (http.
 	for name, values := range t.header {
 		h[http.CanonicalHeaderKey(name)] = values
 	}
+	values := make([]string, 0, 5) // one allocation for all
+	set := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
+	}
 	if h["User-Agent"] == nil {
-		h["User-Agent"] = []string{d.options.UserAgent}
+		set("User-Agent", d.options.UserAgent)
 	}
-	h["Content-Type"] = []string{"application/json"}
-	if c.Payload.ContentType != "" {
-		h["Content-Type"] = []string{c.Payload.ContentType}
-	}
-	h[headerID] = []string{c.ID.Event}
-	h[headerTimestamp] = []string{strconv.FormatInt(now.Unix(), 10)}
-
+	set("Content-Type", cmp.Or(c.Payload.ContentType, "application/json"))
 	message := Message{ID: c.ID.Event, Time: now, Body: c.Payload.Body}
+	set(headerID, message.ID)
+	set(headerTimestamp, message.timestamp())
+	if err := d.sign(ctx, h, message, t); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// sign adds the headers of each scheme that the target has live keys for.
+func (d *Dispatcher) sign(ctx context.Context, h http.Header, m Message, t *target) error {
 	signed := t.unsigned
-	for i, key := range t.keys {
-		if schemeSeen(t.keys[:i], key.Scheme) {
+	for i := range t.keys {
+		scheme := t.keys[i].Scheme
+		if hasScheme(t.keys[:i], scheme) {
 			continue
 		}
-		var keys []Key
+		keys := make([]Key, 0, len(t.keys))
 		for _, k := range t.keys[i:] {
-			if k.Scheme == key.Scheme && k.live(now) {
+			if k.Scheme == scheme && k.live(m.Time) {
 				keys = append(keys, k)
 			}
 		}
 		if len(keys) == 0 {
 			continue
 		}
-		signature, err := d.sign(ctx, key.Scheme, message, keys)
+		signature, err := d.signScheme(ctx, scheme, m, keys)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for name, values := range signature {
 			h[http.CanonicalHeaderKey(name)] = values
@@ -262,28 +269,23 @@ func (d *Dispatcher) header(ctx context.Context, c *Claim, now time.Time) (http.
 		signed = true
 	}
 	if !signed {
-		return nil, errNoKey
+		return errNoKey
 	}
-	return h, nil
+	return nil
 }
 
-func schemeSeen(keys []Key, scheme string) bool {
-	for _, k := range keys {
-		if k.Scheme == scheme {
-			return true
-		}
-	}
-	return false
+func hasScheme(keys []Key, scheme string) bool {
+	return slices.ContainsFunc(keys, func(k Key) bool { return k.Scheme == scheme })
 }
 
 // errSigner hides the text of a signer's error, which might hold a key.
 var errSigner = errors.New("the signer failed")
 
-func (d *Dispatcher) sign(ctx context.Context, scheme string, m Message, keys []Key) (h http.Header, err error) {
+func (d *Dispatcher) signScheme(ctx context.Context, scheme string, m Message, keys []Key) (h http.Header, err error) {
 	defer containPanic("the signer", &err)
 	signer := d.options.Signers[scheme]
 	if signer == nil {
-		return nil, fmt.Errorf("no signer for the key's scheme")
+		return nil, errSigner
 	}
 	if h, err = signer.Sign(ctx, m, keys); err != nil {
 		if cause := context.Cause(ctx); cause != nil {

@@ -104,12 +104,28 @@ var _ Signer = StandardWebhooks{}
 
 // Sign implements [Signer].
 func (StandardWebhooks) Sign(_ context.Context, m Message, keys []Key) (http.Header, error) {
-	timestamp := strconv.FormatInt(m.Time.Unix(), 10)
+	timestamp := m.timestamp()
+	signature, err := signV1(m, timestamp, keys)
+	if err != nil {
+		return nil, err
+	}
+	return http.Header{
+		headerID:        {m.ID},
+		headerTimestamp: {timestamp},
+		headerSignature: {signature},
+	}, nil
+}
+
+// timestamp is the time as the webhook-timestamp header has it.
+func (m *Message) timestamp() string { return strconv.FormatInt(m.Time.Unix(), 10) }
+
+// signV1 returns the value of webhook-signature.
+func signV1(m Message, timestamp string, keys []Key) (string, error) {
 	signature := make([]byte, 0, len(keys)*(len("v1,")+base64.StdEncoding.EncodedLen(sha256.Size)+1))
 	for _, key := range keys {
 		secret, err := decodeSecret(key.Secret.Reveal())
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		if len(signature) > 0 {
 			signature = append(signature, ' ')
@@ -117,19 +133,17 @@ func (StandardWebhooks) Sign(_ context.Context, m Message, keys []Key) (http.Hea
 		signature = append(signature, "v1,"...)
 		signature = base64.StdEncoding.AppendEncode(signature, sumV1(secret, m.ID, timestamp, m.Body))
 	}
-	return http.Header{
-		headerID:        {m.ID},
-		headerTimestamp: {timestamp},
-		headerSignature: {string(signature)},
-	}, nil
+	return string(signature), nil
 }
 
 // sumV1 is the HMAC of the signed content of Standard Webhooks.
 func sumV1(secret []byte, id, timestamp string, body []byte) []byte {
 	h := hmac.New(sha256.New, secret)
-	h.Write([]byte(id + "." + timestamp + "."))
+	buffer := make([]byte, 0, 128)
+	buffer = append(append(append(append(buffer, id...), '.'), timestamp...), '.')
+	h.Write(buffer)
 	h.Write(body)
-	return h.Sum(nil)
+	return h.Sum(buffer[:0])
 }
 
 // checkKeys reports the faults of a subscriber's keys.

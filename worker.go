@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +26,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	return err
 }
 
-// Drain makes the attempts that are due now, once, and returns how long it is
-// until the next delivery will be due, 0 if none is known. It is for hosts with a
-// scheduler of their own: cron, a function that is called on demand. If ctx ends
+// Drain makes the attempts that are due, until none is, and returns how long it
+// is until the next delivery will be due, 0 if none is known. It is for hosts with
+// a scheduler of their own: cron, a function that is called on demand. If ctx ends
 // before all is done, it stops as Run does and returns the error of ctx.
 func (d *Dispatcher) Drain(ctx context.Context) (next time.Duration, err error) {
 	next, err = d.run(ctx, true)
@@ -58,7 +59,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		stop:    ctx,
 		writes:  writes,
 		lanes:   make(map[string]*workerLane),
-		work:    make(chan *job, d.options.Concurrency),
+		work:    make(chan *job, d.options.Concurrency+d.ahead()),
 		reports: make(chan report, d.options.Concurrency),
 	}
 	var slots, written, others sync.WaitGroup
@@ -109,6 +110,11 @@ func after(ctx context.Context, begin <-chan struct{}, d time.Duration, f func()
 	}
 }
 
+// ahead is how many deliveries are claimed beyond the slots, so that a slot
+// that becomes free finds its next job waiting. They count for the room of their
+// subscribers like those in flight.
+func (d *Dispatcher) ahead() int { return d.options.Concurrency / 4 }
+
 // A worker is one call of Run or Drain. Claims flow one way through it:
 // claim → work → attempt → reports → finish.
 type worker struct {
@@ -126,6 +132,7 @@ type worker struct {
 	open     int  // jobs whose outcome is not stored
 	suspects int  // among flying
 	hungry   bool // the store had more than there was room for
+	behind   bool // the finisher has outcomes that the store does not take
 	down     bool // the store's latest answer was an error
 
 	dropped int   // outcomes that could not be stored; the finisher's
@@ -233,8 +240,8 @@ func (w *worker) request() (ClaimRequest, bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	request.Limit = o.Concurrency - w.flying
-	if request.Limit <= 0 {
+	request.Limit = o.Concurrency + w.d.ahead() - w.flying
+	if request.Limit <= 0 || w.behind {
 		w.hungry = true
 		return request, false
 	}
@@ -522,6 +529,7 @@ func (w *worker) write(batch []report) {
 	}
 	var lost []Lease
 	retry := outage()
+	defer w.fallBehind(false)
 	for {
 		ctx, cancel := context.WithTimeout(w.writes, writeBudget)
 		err := w.call(func() (err error) {
@@ -532,6 +540,7 @@ func (w *worker) write(batch []report) {
 		if err == nil {
 			break
 		}
+		w.fallBehind(true)
 		timer := time.NewTimer(retry.NextBackOff())
 		select {
 		case <-timer.C:
@@ -547,18 +556,26 @@ func (w *worker) write(batch []report) {
 	w.report(batch, lost)
 }
 
+// fallBehind holds back the claimer while outcomes cannot be stored: when the
+// store is back, they come first, before a lease that ended meanwhile is given anew.
+func (w *worker) fallBehind(behind bool) {
+	w.mu.Lock()
+	changed := w.behind != behind
+	w.behind = behind
+	w.mu.Unlock()
+	if changed && !behind {
+		w.d.Wake()
+	}
+}
+
 // report tells the observers of outcomes that are stored.
 func (w *worker) report(batch []report, lost []Lease) {
-	late := make(map[Lease]bool, len(lost))
-	for _, lease := range lost {
-		late[lease] = true
-	}
 	os := &w.d.observers
 	for i := range batch {
 		r := &batch[i]
 		o := &r.outcome
-		lost := late[o.Lease]
-		if w.d.local != nil && o.Effect != nil && !lost {
+		late := len(lost) > 0 && slices.Contains(lost, o.Lease)
+		if w.d.local != nil && o.Effect != nil && !late {
 			w.d.local.apply(o.Lease.ID.Subscriber, *o.Effect)
 		}
 		if len(os.list) == 0 {
@@ -566,19 +583,19 @@ func (w *worker) report(batch []report, lost []Lease) {
 		}
 		ob := w.d.observation(r.job.Claim, r.last)
 		ob.Reason, ob.After = o.Reason, o.After
-		if pick := tells(o, lost); pick != nil {
+		if pick := tells(o, late); pick != nil {
 			os.observe(w.writes, ob, pick)
 		}
-		if closes(o) && !lost {
+		if closes(o) && !late {
 			os.standing(w.writes, o.Lease.ID.Subscriber, *o.Effect)
 		}
 	}
 }
 
 // tells returns which func of an Observer an outcome is for, nil for none.
-func tells(o *Outcome, lost bool) func(*Observer) func(context.Context, Observation) {
+func tells(o *Outcome, late bool) func(*Observer) func(context.Context, Observation) {
 	switch {
-	case lost:
+	case late:
 		return leaseLost
 	case o.Released:
 		return nil

@@ -131,10 +131,11 @@ type worker struct {
 	flying   int  // jobs that occupy a slot
 	open     int  // jobs whose outcome is not stored
 	suspects int  // among flying
-	hungry   bool // the store had more than there was room for
+	hungry   bool // the store may have more than there was room for
 	behind   bool // the finisher has outcomes that the store does not take
 	down     bool // the store's latest answer was an error
 
+	round   int   // counts claims; the claimer's
 	dropped int   // outcomes that could not be stored; the finisher's
 	lastErr error // why; the finisher's
 }
@@ -145,7 +146,9 @@ type workerLane struct {
 	open   int  // jobs whose outcome is not stored
 	closed int  // of the open ones, those that pause or disable it
 	limit  int  // of flying
-	full   bool // its room was used up by a claim
+	given  int  // by the latest claim that gave any
+	round  int  // which claim that was
+	more   bool // the store may have more of it than there was room for
 }
 
 // maxLanes bounds how many lanes are kept for the sake of their limit alone.
@@ -190,9 +193,8 @@ func (w *worker) claim() (next time.Duration) {
 			}
 			retry.Reset()
 			next = claimed.Next
-			w.start(claimed, asked, request)
-			if len(claimed.Claims) >= request.Limit {
-				continue // for what is left of the room, which is none until a slot is free
+			if w.start(claimed, asked, request) {
+				continue
 			}
 			if w.drain && idle && len(claimed.Claims) == 0 {
 				return next
@@ -254,7 +256,7 @@ func (w *worker) request() (ClaimRequest, bool) {
 		if lane.closed > 0 {
 			room = 0
 		}
-		lane.full = room <= 0
+		lane.more = room <= 0
 		if room < min(o.SubscriberConcurrency, request.Limit) || lane.limit != o.SubscriberConcurrency {
 			request.Room[id] = max(room, 0)
 		}
@@ -282,8 +284,10 @@ func (w *worker) ask(request ClaimRequest) (claimed Claimed, asked time.Time, er
 	return claimed, asked, err
 }
 
-// start hands claims to the slots.
-func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) {
+// start hands claims to the slots. It reports whether there is room for more of what
+// the store may have, since slots became free meanwhile.
+func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (again bool) {
+	w.round++
 	for i := range claimed.Claims {
 		c := &claimed.Claims[i]
 		j := &job{
@@ -296,7 +300,9 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) {
 		} else {
 			j.standing = claimed.Standings[c.ID.Subscriber]
 		}
-		if w.enter(j) {
+		room, more := w.enter(j, &request)
+		again = again || more
+		if room {
 			w.work <- j
 		} else {
 			w.leave(j, false)
@@ -304,13 +310,15 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) {
 		}
 	}
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.hungry = len(claimed.Claims) >= request.Limit
-	w.mu.Unlock()
+	return again || w.hungry
 }
 
-// enter counts a job, and reports whether its subscriber has room for it: the
-// store may not have known of a lower limit.
-func (w *worker) enter(j *job) bool {
+// enter counts a job. It reports whether its subscriber has room for it, as the
+// store may not have known of a lower limit, and whether there is room for more
+// although the store gave all that it was asked for.
+func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 	limit := w.d.options.SubscriberConcurrency
 	if t := j.Snapshot.target; t != nil && t.concurrency > 0 {
 		limit = t.concurrency
@@ -333,24 +341,31 @@ func (w *worker) enter(j *job) bool {
 	w.open++
 	j.lane.open++
 	w.flying++
-	room := j.lane.flying < limit
+	room = j.lane.flying < limit
 	j.lane.flying++
-	if j.lane.flying >= limit {
-		j.lane.full = true
-	}
 	if j.suspect {
 		w.suspects++
 	}
-	return room
+
+	if j.lane.round != w.round {
+		j.lane.round, j.lane.given = w.round, 0
+	}
+	j.lane.given++
+	asked, ok := request.Room[j.ID.Subscriber]
+	if !ok {
+		asked = request.PerSubscriber
+	}
+	j.lane.more = j.lane.given >= asked
+	return room, j.lane.more && j.lane.flying < limit
 }
 
 // leave frees the slot of a job, and wakes the claimer if that may let it claim.
 func (w *worker) leave(j *job, closes bool) {
 	w.mu.Lock()
-	wake := w.hungry || j.lane.full || j.suspect
+	wake := w.hungry || j.lane.more || j.suspect
 	w.flying--
 	j.lane.flying--
-	j.lane.full = false
+	j.lane.more = false
 	if closes {
 		j.lane.closed++
 	}
@@ -517,6 +532,9 @@ func (w *worker) finish() {
 		}
 		w.write(batch)
 		w.close(batch)
+		if len(w.reports) == 0 {
+			w.fallBehind(false)
+		}
 	}
 }
 
@@ -529,7 +547,6 @@ func (w *worker) write(batch []report) {
 	}
 	var lost []Lease
 	retry := outage()
-	defer w.fallBehind(false)
 	for {
 		ctx, cancel := context.WithTimeout(w.writes, writeBudget)
 		err := w.call(func() (err error) {

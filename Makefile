@@ -1,0 +1,64 @@
+# Every module of the repository; the root is the first.
+MODULES  := . bench interop
+FUZZTIME := 30s
+REQUIRED := github.com/cenkalti/backoff/v4 github.com/google/uuid github.com/stretchr/testify
+STATICCHECK := $(CURDIR)/.bin/staticcheck
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: deps ## run all tests of all modules
+	go test work
+	@for m in $(filter-out .,$(MODULES)); do (cd $$m && GOWORK=off go build ./... && GOWORK=off go vet ./...) || exit 1; done
+
+.PHONY: race
+race: ## run all tests three times, shuffled, with the race detector
+	go test -race -shuffle=on -count=3 ./...
+	go test -race work
+
+.PHONY: cover
+cover: ## show the statement coverage of the root, which must be above 90 %
+	@go test -coverprofile=.bin/cover.out . > /dev/null
+	@go tool cover -func=.bin/cover.out | awk '/^total:/ { print "coverage:", $$3; if ($$3 + 0 <= 90) exit 1 }'
+
+.PHONY: deps
+deps: ## check that the root needs its three packages and nothing else
+	@mkdir -p .bin
+	@GOWORK=off go list -m -f '{{if not (or .Main .Indirect)}}{{.Path}}{{end}}' all | sort > .bin/deps
+	@echo $(REQUIRED) | tr ' ' '\n' | sort | diff - .bin/deps
+	@! go list -deps . ./examples/... | grep -E '^(testing|github.com/stretchr/testify)' \
+		|| { echo 'code that is no test imports the packages above'; exit 1; }
+
+.PHONY: lint
+lint: $(STATICCHECK) ## run gofmt, go vet, go fix and staticcheck, and check the go.mod files
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet work
+	@for m in $(MODULES); do (cd $$m && go fix -diff ./... && $(STATICCHECK) ./... && GOWORK=off go mod tidy -diff) || exit 1; done
+
+$(STATICCHECK): tools/go.mod
+	GOWORK=off go build -C tools -o $(CURDIR)/.bin/ honnef.co/go/tools/cmd/staticcheck
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities, where their database can be reached
+	GOWORK=off go build -C tools -o $(CURDIR)/.bin/ golang.org/x/vuln/cmd/govulncheck
+	.bin/govulncheck ./...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME
+	@for f in $$(go test -list '^Fuzz' . | grep '^Fuzz'); do go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) . || exit 1; done
+
+.PHONY: bench
+bench: ## measure against a bare http.Client loop, and beside a subscriber that hangs
+	go test -run '^$$' -bench HungSubscriber -benchtime 5x .
+	go run ./bench
+
+.PHONY: bench-quick
+bench-quick: ## measure against a bare http.Client loop, roughly
+	go run ./bench -n 20000 -rounds 3
+
+.PHONY: examples
+examples: ## run the examples
+	go run ./examples/quickstart
+	go run ./examples/github-to-slack -demo

@@ -259,12 +259,8 @@ func (d *Dispatcher) sign(ctx context.Context, h http.Header, m Message, t *targ
 		if len(keys) == 0 {
 			continue
 		}
-		signature, err := d.signScheme(ctx, scheme, m, keys)
-		if err != nil {
+		if err := d.signScheme(ctx, h, scheme, m, keys); err != nil {
 			return err
-		}
-		for name, values := range signature {
-			h[http.CanonicalHeaderKey(name)] = values
 		}
 		signed = true
 	}
@@ -281,19 +277,25 @@ func hasScheme(keys []Key, scheme string) bool {
 // errSigner hides the text of a signer's error, which might hold a key.
 var errSigner = errors.New("the signer failed")
 
-func (d *Dispatcher) signScheme(ctx context.Context, scheme string, m Message, keys []Key) (h http.Header, err error) {
+func (d *Dispatcher) signScheme(ctx context.Context, h http.Header, scheme string, m Message, keys []Key) (err error) {
 	defer containPanic("the signer", &err)
 	signer := d.options.Signers[scheme]
+	if _, standard := signer.(StandardWebhooks); standard { // spares its header and a copy
+		signature, err := signV1(m, h[headerTimestamp][0], keys)
+		h[headerSignature] = []string{signature}
+		return err
+	}
 	if signer == nil {
-		return nil, errSigner
+		return errSigner
 	}
-	if h, err = signer.Sign(ctx, m, keys); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
-		}
-		return nil, errSigner
+	signature, err := signer.Sign(ctx, m, keys)
+	if err != nil {
+		return cmp.Or(context.Cause(ctx), errSigner)
 	}
-	return h, nil
+	for name, values := range signature {
+		h[http.CanonicalHeaderKey(name)] = values
+	}
+	return nil
 }
 
 // classify contains the classifier's panics: then the attempt is to be retried.

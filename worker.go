@@ -362,8 +362,10 @@ func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 // leave frees the slot of a job, and wakes the claimer if that may let it claim.
 func (w *worker) leave(j *job, closes bool) {
 	w.mu.Lock()
-	wake := w.hungry || j.lane.more || j.suspect
 	w.flying--
+	// While half of what was claimed ahead is left, the slots have enough to do.
+	hungry := w.hungry && w.flying <= w.d.options.Concurrency+w.d.ahead()/2
+	wake := hungry || j.lane.more || j.suspect
 	j.lane.flying--
 	j.lane.more = false
 	if closes {

@@ -60,7 +60,7 @@ func run(out io.Writer, record string) error {
 	settle := func(_ context.Context, o outhook.Observation) { settled <- o.ID }
 	d, err := outhook.New(outhook.NewMemoryStore(), &outhook.Options{
 		Guard:     outhook.DevelopmentGuard(), // the receivers are on loopback, without TLS
-		Timeout:   300 * time.Millisecond,
+		Timeout:   500 * time.Millisecond,
 		Retry:     outhook.Schedule(50*time.Millisecond, 100*time.Millisecond), // three attempts
 		Observers: []outhook.Observer{{Delivered: settle, Dead: settle}},
 	})

@@ -119,7 +119,7 @@ func (s *slot) attempt(c *Claim) (r result) {
 		}
 	}()
 
-	t := c.Snapshot.target
+	t := c.Snapshot.target()
 	timeout := t.timeout
 	if timeout == 0 || timeout > s.d.options.Timeout {
 		timeout = s.d.options.Timeout
@@ -216,7 +216,7 @@ func (d *Dispatcher) vet(t *target) error {
 // header returns the header of a request. The signature comes last, so that
 // nothing else can take its place.
 func (d *Dispatcher) header(ctx context.Context, c *Claim, now time.Time) (http.Header, error) {
-	t := c.Snapshot.target
+	t := c.Snapshot.target()
 	h := make(http.Header, len(c.Payload.Header)+len(t.header)+8)
 	for name, values := range c.Payload.Header {
 		h[http.CanonicalHeaderKey(name)] = values
@@ -318,7 +318,7 @@ func (d *Dispatcher) observe(ctx context.Context, c *Claim, a Attempt, pick func
 // observation says what is known of a claim.
 func (d *Dispatcher) observation(c *Claim, a Attempt) Observation {
 	o := Observation{ID: c.ID, Type: c.Type, Age: c.Age, Attempt: a}
-	if t := c.Snapshot.target; t != nil {
+	if t := c.Snapshot.target(); t != nil {
 		o.Labels, o.Target = t.labels, c.Snapshot.String()
 	}
 	return o

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // An Event is something that happened, to be told to subscribers.
@@ -53,7 +54,7 @@ type Event struct {
 
 	// Labels are stored with the deliveries, never sent, and come back in
 	// every [Observation]: a tenant, a trace parent. At most 32, with keys of
-	// at most 64 and values of at most 256 bytes.
+	// at most 64 and values of at most 256 bytes of UTF-8.
 	Labels map[string]string
 }
 
@@ -259,8 +260,8 @@ func newContent(event Event, explicitTime bool, limit int, f *faults) *content {
 		f.add("", "Event.Labels", "%d labels are more than 32", len(event.Labels))
 	}
 	for _, k := range slices.Sorted(maps.Keys(event.Labels)) {
-		if len(k) > 64 || len(event.Labels[k]) > 256 {
-			f.add("", "Event.Labels", "%q is longer than 64 bytes, or its value than 256", clip(k))
+		if v := event.Labels[k]; len(k) > 64 || len(v) > 256 || !utf8.ValidString(k) || !utf8.ValidString(v) {
+			f.add("", "Event.Labels", "%q is longer than 64 bytes, or its value than 256, or one is not UTF-8", clip(k))
 		}
 	}
 
@@ -342,6 +343,7 @@ func digest(event Event, explicitTime bool, data []byte) [32]byte {
 		write([]byte(p.ContentType))
 		for _, name := range slices.Sorted(maps.Keys(p.Header)) {
 			write([]byte(name))
+			write([]byte{byte(len(p.Header[name]))}) // at most maxHeaders
 			for _, v := range p.Header[name] {
 				write([]byte(v))
 			}

@@ -83,10 +83,13 @@ func TestEventFaults(t *testing.T) {
 		{"33 labels", func(e *Event) { e.Labels = labels }, []string{"Event.Labels"}},
 		{"label key of 65", func(e *Event) { e.Labels = map[string]string{strings.Repeat("k", 65): ""} }, []string{"Event.Labels"}},
 		{"label value of 257", func(e *Event) { e.Labels = map[string]string{"k": strings.Repeat("v", 257)} }, []string{"Event.Labels"}},
+		{"label key not UTF-8", func(e *Event) { e.Labels = map[string]string{"\xe9": ""} }, []string{"Event.Labels"}},
+		{"label value not UTF-8", func(e *Event) { e.Labels = map[string]string{"k": "\xe9"} }, []string{"Event.Labels"}},
 		{"data no JSON", func(e *Event) { e.Data = math.NaN() }, []string{"Event.Data"}},
 		{"data and payload", func(e *Event) { e.Data, e.Payload = 1, &Payload{} }, []string{"Event.Payload"}},
 		{"payload", func(e *Event) { e.Payload = &Payload{ContentType: "text/plain", Header: http.Header{"Ce-Id": {"1"}}} }, nil},
 		{"content type", func(e *Event) { e.Payload = &Payload{ContentType: "a\nb"} }, []string{"Event.Payload.ContentType"}},
+		{"content type not UTF-8", func(e *Event) { e.Payload = &Payload{ContentType: "\xe9"} }, []string{"Event.Payload.ContentType"}},
 		{"payload header", func(e *Event) { e.Payload = &Payload{Header: http.Header{"Host": {"x"}}} }, []string{"Event.Payload.Header"}},
 		{"all at once", func(e *Event) { e.ID, e.Type, e.Delay = "", "", -1 }, []string{"Event.ID", "Event.Type", "Event.Delay"}},
 	} {

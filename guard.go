@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 )
 
 // A Guard says which URLs and addresses may be called. Customers choose the
@@ -40,6 +41,8 @@ func DevelopmentGuard() Guard {
 	}}
 }
 
+const maxURL = 2048 // bytes
+
 // CheckURL parses a URL and returns an error that matches [ErrBlocked] if it
 // may not be called. It resolves no name. The error's text says what is wrong
 // with the URL, and is meant for whoever chose it.
@@ -47,8 +50,8 @@ func (g Guard) CheckURL(raw string) (*url.URL, error) {
 	blocked := func(format string, args ...any) (*url.URL, error) {
 		return nil, fmt.Errorf("%w: %s", ErrBlocked, fmt.Sprintf(format, args...))
 	}
-	if len(raw) > 2048 {
-		return blocked("the URL is longer than 2048 bytes")
+	if len(raw) > maxURL || !utf8.ValidString(raw) {
+		return blocked("the URL is longer than %d bytes or not UTF-8", maxURL)
 	}
 	if strings.IndexFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\\' }) >= 0 {
 		return blocked("the URL holds a space, a control character or a backslash")
@@ -58,6 +61,8 @@ func (g Guard) CheckURL(raw string) (*url.URL, error) {
 		return blocked("the URL cannot be parsed") // the parser's error repeats the URL
 	}
 	switch {
+	case len(u.String()) > maxURL: // what has to be escaped is
+		return blocked("the URL is longer than %d bytes", maxURL)
 	case u.Scheme != "https" && u.Scheme != "http":
 		return blocked("the scheme must be https")
 	case u.Scheme == "http" && !g.PlainHTTP:

@@ -6,6 +6,7 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Bounds of the custom headers of a subscriber or payload.
@@ -50,7 +51,7 @@ func checkHeader(subscriber, field string, h http.Header, f *faults) {
 			count++
 			size += len(name) + len(value)
 			if !validHeaderValue(value) {
-				f.add(subscriber, field, "the value of %q holds a control character", clip(name))
+				f.add(subscriber, field, "the value of %q holds a control character or is not UTF-8", clip(name))
 			}
 		}
 	}
@@ -67,8 +68,12 @@ func validHeaderName(s string) bool {
 	}) < 0
 }
 
-// validHeaderValue reports whether s is a field value (RFC 9110, section 5.5).
+// validHeaderValue reports whether s is a field value (RFC 9110, section 5.5)
+// that every store can keep.
 func validHeaderValue(s string) bool {
+	if !utf8.ValidString(s) {
+		return false
+	}
 	for i := range len(s) {
 		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
 			return false

@@ -47,9 +47,9 @@ const maxBackoffs = 1000
 
 // Backoff adapts a backoff of github.com/cenkalti/backoff/v4. For the n-th
 // attempt, a fresh one from the factory is asked n times, at most 1,000: the n-th
-// answer is the delay, and the first backoff.Stop among them ends the attempts. So
-// MaxElapsedTime of an exponential backoff, which goes by the clock, never ends
-// them: use [backoff.WithMaxRetries].
+// answer is the delay, and the first backoff.Stop among them ends the attempts. No
+// time passes for that backoff, so that MaxElapsedTime ends the attempts only
+// when a single delay is longer: use [backoff.WithMaxRetries].
 func Backoff(factory func() backoff.BackOff) RetryPolicy {
 	return func(_ DeliveryID, last Attempt) (delay time.Duration, ok bool) {
 		b := factory()

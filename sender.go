@@ -336,7 +336,7 @@ func (d *Dispatcher) delivery(c *content, s *Subscriber, f *faults) (Delivery, b
 		TTL:        c.event.TTL,
 		Digest:     c.digest,
 		Payload:    payload,
-		Snapshot:   Snapshot{target},
+		Snapshot:   newSnapshot(target),
 	}
 	if s.Ordered {
 		delivery.OrderKey = "*"

@@ -13,7 +13,21 @@ import (
 // attempt needs to know. It is opaque: it prints as the scheme and host of its
 // URL, and stores keep it by MarshalBinary, or by MarshalJSON inside JSON.
 type Snapshot struct {
-	target *target // never changed
+	// Behind a func like that of a Secret: headers and labels hold tokens, too.
+	open *func() *target
+}
+
+func newSnapshot(t *target) Snapshot {
+	open := func() *target { return t }
+	return Snapshot{&open}
+}
+
+// target returns the content, which is never changed, nil if there is none.
+func (s Snapshot) target() *target {
+	if s.open == nil {
+		return nil
+	}
+	return (*s.open)()
 }
 
 // target is the content of a Snapshot.
@@ -41,7 +55,7 @@ type storedTarget struct {
 }
 
 type storedKey struct {
-	Secret  string    `json:"secret"`
+	Secret  []byte    `json:"secret"` // any bytes, so in base64
 	Scheme  string    `json:"scheme,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
 }
@@ -49,7 +63,7 @@ type storedKey struct {
 // MarshalBinary returns the stored form. It returns [ErrPlaintextKeys] if the
 // snapshot holds keys and the Dispatcher that made it was not told to store them.
 func (s Snapshot) MarshalBinary() ([]byte, error) {
-	t := s.target
+	t := s.target()
 	if t == nil {
 		return nil, errors.New("outhook: marshal snapshot: it is empty")
 	}
@@ -61,7 +75,7 @@ func (s Snapshot) MarshalBinary() ([]byte, error) {
 		Timeout: t.timeout, Concurrency: t.concurrency, Labels: t.labels,
 	}
 	for _, k := range t.keys {
-		stored.Keys = append(stored.Keys, storedKey{k.Secret.Reveal(), k.Scheme, k.Expires})
+		stored.Keys = append(stored.Keys, storedKey{[]byte(k.Secret.Reveal()), k.Scheme, k.Expires})
 	}
 	return json.Marshal(stored)
 }
@@ -83,9 +97,9 @@ func (s *Snapshot) UnmarshalBinary(data []byte) error {
 		plaintext: true, // they came from plaintext
 	}
 	for _, k := range stored.Keys {
-		t.keys = append(t.keys, Key{Secret: NewSecret(k.Secret), Scheme: k.Scheme, Expires: k.Expires})
+		t.keys = append(t.keys, Key{Secret: NewSecret(string(k.Secret)), Scheme: k.Scheme, Expires: k.Expires})
 	}
-	s.target = t
+	*s = newSnapshot(t)
 	return nil
 }
 
@@ -100,8 +114,9 @@ func (s Snapshot) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String()
 
 // String returns scheme and host of the URL: the rest may hold a token.
 func (s Snapshot) String() string {
-	if s.target == nil {
+	t := s.target()
+	if t == nil {
 		return "(none)"
 	}
-	return s.target.url.Scheme + "://" + s.target.url.Host
+	return t.url.Scheme + "://" + t.url.Host
 }

@@ -67,7 +67,7 @@ func (s *Standing) Apply(now time.Time, e Effect) {
 	}
 	if e.Success {
 		s.Failures = 0
-		if !now.Before(s.PausedUntil) {
+		if !s.Disabled && !now.Before(s.PausedUntil) {
 			s.PausedUntil, s.Reason, s.Since = time.Time{}, "", time.Time{}
 		}
 		return

@@ -58,12 +58,14 @@ type memoryRow struct {
 	since   instant
 	entered instant // enqueued or replayed
 	due     instant // of a pending one
+	until   instant // the end of a lease that Cancel has ended: a request may be on the wire
 	expires instant
 
 	token      int64
-	live       bool // the latest token has had no outcome
-	attempts   int  // with an outcome
-	unfinished int  // claims in a row without one
+	live       bool    // the latest token has had no outcome
+	leaseEnd   instant // of the latest token
+	attempts   int     // with an outcome
+	unfinished int     // claims in a row without one
 	replay     int
 	history    []Attempt
 
@@ -71,6 +73,9 @@ type memoryRow struct {
 	keyIndex int           // in key.rows
 	element  *list.Element // in settled or dead
 }
+
+// leased reports whether a lease runs.
+func (r *memoryRow) leased(now instant) bool { return r.live && now < r.leaseEnd }
 
 // memoryLane is a subscriber.
 type memoryLane struct {
@@ -187,7 +192,7 @@ func (s *MemoryStore) begin(row *memoryRow, now instant, delay time.Duration) {
 	if row.TTL > 0 {
 		row.expires = later(now, row.TTL)
 	}
-	row.due = max(row.due, min(later(now, delay), row.expires)) // row.due: a lease may still run
+	row.due = max(row.until, min(later(now, delay), row.expires))
 	s.count[Pending]++
 	lane := s.lane(row.ID.Subscriber)
 	lane.pending++
@@ -233,7 +238,7 @@ func (s *MemoryStore) lane(subscriber string) *memoryLane {
 func (l *memoryLane) order(key *memoryKey, now instant) {
 	head := key.rows.first()
 	if p := key.placed; p != nil && p != head {
-		if p.live && now < p.due {
+		if p.leased(now) {
 			return
 		}
 		l.queue.remove(p)
@@ -308,13 +313,16 @@ func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, e
 	}
 
 	var claimed Claimed
+	hidden := never // the earliest due instant of a row behind suspects
 	for passed := 0; len(claimed.Claims) < request.Limit && passed < s.turns.Len(); {
 		front := s.turns.Front()
 		lane := front.Value.(*memoryLane)
 		s.turns.MoveToBack(front)
 		var row *memoryRow
 		if room(lane) > 0 {
-			row = lane.take(now, &request)
+			var behind instant
+			row, behind = lane.take(now, &request)
+			hidden = min(hidden, behind)
 			if row != nil {
 				if n, _ := lane.standing.Admit(s.time(now), 1, request.Lease); n == 0 {
 					row = nil
@@ -341,14 +349,17 @@ func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, e
 	}
 
 	if len(claimed.Claims) < request.Limit {
-		claimed.Next = s.next(now, room)
+		if at := min(hidden, s.next(room)); at < never {
+			claimed.Next = at - now
+		}
 	}
 	return claimed, nil
 }
 
 // take returns the first row of a lane that is due and that the request has
-// room for, nil if there is none.
-func (l *memoryLane) take(now instant, request *ClaimRequest) *memoryRow {
+// room for. If there is none because of suspects, it returns when the first row
+// behind them is due.
+func (l *memoryLane) take(now instant, request *ClaimRequest) (_ *memoryRow, behind instant) {
 	var suspects []*memoryRow
 	defer func() {
 		for _, row := range suspects {
@@ -361,16 +372,19 @@ func (l *memoryLane) take(now instant, request *ClaimRequest) *memoryRow {
 			continue
 		}
 		if row.unfinished < request.SuspectAfter {
-			return row
+			return row, never
 		}
 		if request.Suspects > 0 {
 			request.Suspects--
-			return row
+			return row, never
 		}
 		l.queue.remove(row)
 		suspects = append(suspects, row)
 	}
-	return nil
+	if next := l.queue.first(); next != nil && len(suspects) > 0 {
+		return nil, next.due
+	}
+	return nil, never
 }
 
 func (s *MemoryStore) lease(l *memoryLane, row *memoryRow, now instant, d time.Duration) Claim {
@@ -388,14 +402,14 @@ func (s *MemoryStore) lease(l *memoryLane, row *memoryRow, now instant, d time.D
 	}
 	row.token, row.live = s.token, true
 	row.unfinished++
-	row.due = later(now, d)
+	row.leaseEnd = later(now, d)
+	row.due = row.leaseEnd
 	l.queue.put(row)
 	return claim
 }
 
-// next returns how long until the first lane that has room can be served, 0 if
-// there is none.
-func (s *MemoryStore) next(now instant, room func(*memoryLane) int) time.Duration {
+// next returns when the first lane that has room can be served.
+func (s *MemoryStore) next(room func(*memoryLane) int) instant {
 	var passed []*memoryLane
 	defer func() {
 		for _, l := range passed {
@@ -404,12 +418,12 @@ func (s *MemoryStore) next(now instant, room func(*memoryLane) int) time.Duratio
 	}()
 	for l := s.waiting.first(); l != nil; l = s.waiting.first() {
 		if room(l) > 0 {
-			return l.at - now
+			return l.at
 		}
 		s.waiting.remove(l)
 		passed = append(passed, l)
 	}
-	return 0
+	return never
 }
 
 // Finish implements [Store].
@@ -442,12 +456,14 @@ func (s *MemoryStore) apply(row *memoryRow, o *Outcome, now instant) {
 		lane.standing.Apply(s.time(now), *o.Effect)
 	}
 	if o.State != Pending {
-		row.due = 0
 		s.settle(lane, row, o.State, o.Reason, now)
 	} else {
 		row.due = min(later(now, o.After), row.expires)
-		lane.queue.put(row)
-		if key := lane.keys[row.OrderKey]; key != nil {
+		key := lane.keys[row.OrderKey]
+		if key == nil || key.placed == row {
+			lane.queue.put(row)
+		}
+		if key != nil {
 			lane.order(key, now)
 		}
 		s.wake()
@@ -473,7 +489,9 @@ func (s *MemoryStore) settle(lane *memoryLane, row *memoryRow, state State, reas
 		if key.placed == row {
 			key.placed = nil
 		}
-		if state != Dead || !row.HoldOnDead {
+		if state == Dead && row.HoldOnDead {
+			lane.order(key, now) // an earlier one may have been replayed meanwhile
+		} else {
 			s.leave(lane, key, row, now)
 		}
 	}

@@ -64,13 +64,12 @@ func (s *MemoryStore) Cancel(_ context.Context, filter Filter) (n int, err error
 	found := s.find(filter, now)
 	for _, row := range found {
 		lane := s.lanes[row.ID.Subscriber]
-		if row.live && now < row.due { // it is on the wire
+		if row.leased(now) {
+			row.until = row.leaseEnd
 			if key := lane.keys[row.OrderKey]; key != nil {
-				key.until = row.due
-				s.held = append(s.held, memoryHold{row.ID, row.OrderKey, row.due})
+				key.until = row.until
+				s.held = append(s.held, memoryHold{row.ID, row.OrderKey, row.until})
 			}
-		} else {
-			row.due = 0
 		}
 		s.token++
 		row.token, row.live = s.token, false
@@ -172,7 +171,7 @@ func (s *MemoryStore) record(row *memoryRow, now instant) Record {
 	}
 	if row.state == Pending {
 		record.Due = s.time(row.due)
-		record.Leased = row.live && now < row.due
+		record.Leased = row.leased(now)
 	}
 	return record
 }

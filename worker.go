@@ -320,7 +320,7 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 // although the store gave all that it was asked for.
 func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 	limit := w.d.options.SubscriberConcurrency
-	if t := j.Snapshot.target; t != nil && t.concurrency > 0 {
+	if t := j.Snapshot.target(); t != nil && t.concurrency > 0 {
 		limit = t.concurrency
 	}
 	w.mu.Lock()
@@ -436,7 +436,7 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 	switch {
 	case j.Fault != "":
 		return settle(Dead, j.Fault)
-	case j.Payload == nil || j.Snapshot.target == nil:
+	case j.Payload == nil || j.Snapshot.target() == nil:
 		return settle(Dead, "the store returned no payload or snapshot")
 	case j.Unfinished >= w.d.options.MaxUnfinished:
 		return settle(Dead, ReasonAbandoned)

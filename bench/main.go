@@ -43,7 +43,7 @@ func main() {
 	flag.IntVar(&c.concurrency, "concurrency", 64, "requests in flight")
 	flag.IntVar(&c.subscribers, "subscribers", 10, "subscribers of each event")
 	flag.IntVar(&c.body, "body", 1024, "bytes of each body")
-	flag.StringVar(&c.cpuprofile, "cpuprofile", "", "write a CPU profile of outhook's runs to this `file`")
+	flag.StringVar(&c.cpuprofile, "cpuprofile", "", "write a CPU profile of outhook's last run to this `file`")
 	flag.Parse()
 	if err := compare(context.Background(), c, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

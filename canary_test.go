@@ -1,0 +1,297 @@
+package outhook
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const canaryToken = "canary-in-the-query"
+
+var (
+	canary    = secretPrefix + base64.StdEncoding.EncodeToString([]byte("canary: key of thirty-two bytes!"))
+	canaryKey = Key{Secret: NewSecret(canary)}
+)
+
+// A tape records, by where it came from, every text that could show a secret.
+type tape struct {
+	mu    sync.Mutex
+	texts map[string][]byte // guarded by mu
+}
+
+func (tp *tape) add(where, text string) {
+	tp.mu.Lock()
+	defer tp.mu.Unlock()
+	if tp.texts == nil {
+		tp.texts = make(map[string][]byte)
+	}
+	tp.texts[where] = append(append(tp.texts[where], text...), '\n')
+}
+
+// print records what fmt and encoding/json make of a value.
+func (tp *tape) print(v any) {
+	where := fmt.Sprintf("%T", v)
+	for _, verb := range verbs {
+		tp.add(where, fmt.Sprintf(verb, v))
+	}
+	text, err := json.Marshal(v)
+	tp.add(where, fmt.Sprintf("%s %v", text, err))
+}
+
+// observer records all that it is told.
+func (tp *tape) observer() Observer {
+	observed := func(_ context.Context, o Observation) { tp.print(o) }
+	return Observer{
+		Sent:       func(_ context.Context, _ Event, r Receipt) { tp.print(r) },
+		Attempting: func(ctx context.Context, o Observation) context.Context { tp.print(o); return ctx },
+		Attempted:  observed,
+		Delivered:  observed,
+		Retrying:   observed,
+		Dead:       observed,
+		Cancelled:  observed,
+		LeaseLost:  observed,
+		Standing:   func(_ context.Context, _ string, e Effect) { tp.print(e) },
+		StoreDown:  func(_ context.Context, err error) { tp.add("store down", err.Error()) },
+	}
+}
+
+// tapedStore is a MemoryStore that records what it is given and gives.
+type tapedStore struct {
+	*MemoryStore
+	print func(any)
+}
+
+func (s tapedStore) Enqueue(ctx context.Context, d []Delivery) ([]DeliveryID, error) {
+	s.print(d)
+	return s.MemoryStore.Enqueue(ctx, d)
+}
+
+func (s tapedStore) Claim(ctx context.Context, r ClaimRequest) (Claimed, error) {
+	claimed, err := s.MemoryStore.Claim(ctx, r)
+	s.print(r)
+	s.print(claimed)
+	return claimed, err
+}
+
+func (s tapedStore) Finish(ctx context.Context, o []Outcome) ([]Lease, error) {
+	s.print(o)
+	return s.MemoryStore.Finish(ctx, o)
+}
+
+// signerFunc is a Signer.
+type signerFunc func() (http.Header, error)
+
+func (f signerFunc) Sign(context.Context, Message, []Key) (http.Header, error) { return f() }
+
+// canaryTransport fails for some paths, with all that it knows, and else does
+// as the default one.
+type canaryTransport struct{ http.RoundTripper }
+
+func (c *canaryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	switch r.URL.Path {
+	case "/panic":
+		panic(canary + r.URL.String())
+	case "/error":
+		return nil, errors.New(canary + r.URL.String())
+	case "/unresolved":
+		return nil, &net.DNSError{Err: canary, Name: r.URL.String(), IsNotFound: true}
+	}
+	return c.RoundTripper.RoundTrip(r)
+}
+
+// canaryReceiver answers by the path, and repeats the token wherever it can.
+func canaryReceiver(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("X-Quiet") != "" {
+		r.URL.RawQuery = ""
+	}
+	w.Header().Set("X-Echo", r.URL.RawQuery)
+	switch r.URL.Path {
+	case "/200":
+	case "/410":
+		w.WriteHeader(410)
+	case "/429":
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(429)
+	case "/garbage":
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_, _ = fmt.Fprintf(conn, "%s\r\n\r\n", r.URL.RawQuery)
+			_ = conn.Close()
+		}
+		return
+	default:
+		w.WriteHeader(500)
+	}
+	_, _ = w.Write([]byte(r.URL.RawQuery))
+}
+
+// TestCanary sends a recognisable secret and a URL with a recognisable token
+// through everything, and looks for them in everything that comes out.
+func TestCanary(t *testing.T) {
+	var tp tape
+	server, _ := receiver(t, canaryReceiver)
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	var jsonLog, textLog bytes.Buffer
+	options := Options{
+		Transport: &canaryTransport{testTransport(t)},
+		Guard:     DevelopmentGuard(),
+		Retry:     Schedule(time.Hour),
+		Signers: map[string]Signer{
+			"panic": signerFunc(func() (http.Header, error) { panic(canary) }),
+			"error": signerFunc(func() (http.Header, error) { return nil, errors.New(canary) }),
+		},
+		Logger: slog.New(slog.NewMultiHandler(
+			slog.NewJSONHandler(&jsonLog, &slog.HandlerOptions{Level: slog.LevelDebug}),
+			slog.NewTextHandler(&textLog, &slog.HandlerOptions{Level: slog.LevelDebug}),
+		)),
+		Observers: []Observer{tp.observer()},
+	}
+	d, err := New(tapedStore{NewMemoryStore(), tp.print}, &options)
+	require.NoError(t, err)
+
+	to := func(base, path string, change func(*Subscriber)) Subscriber {
+		s := Subscriber{ID: path[1:], URL: base + path + "?" + canaryToken, Keys: []Key{canaryKey}}
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	scheme := func(name string) func(*Subscriber) {
+		return func(s *Subscriber) { s.ID, s.Keys[0].Scheme = "signer-"+name, name }
+	}
+	subscribers := []Subscriber{
+		to(server.URL, "/200", nil),
+		to(server.URL, "/500", nil),
+		to(server.URL, "/410", nil),
+		to(server.URL, "/429", nil),
+		to(server.URL, "/garbage", nil),
+		to(server.URL, "/panic", nil),
+		to(server.URL, "/error", nil),
+		to(closed.URL, "/closed", nil),
+		to(server.URL, "/unresolved", nil),
+		to(server.URL, "/200", scheme("panic")),
+		to(server.URL, "/200", scheme("error")),
+	}
+
+	receipt, err := d.Send(t.Context(), Event{ID: "e", Type: "x"}, subscribers)
+	require.NoError(t, err)
+	require.Len(t, receipt.Accepted, len(subscribers))
+	canaryFaults(t, d, &tp, server.URL)
+	for _, s := range subscribers {
+		s.Header = http.Header{"X-Quiet": {"1"}} // Try keeps what the receiver answers
+		attempt, err := d.Try(t.Context(), Event{Type: "x"}, s)
+		tp.print(attempt)
+		tp.add("error of Try", fmt.Sprint(err))
+	}
+	_, err = d.Drain(t.Context())
+	require.NoError(t, err)
+
+	states := make(map[State]int)
+	for record, err := range d.List(t.Context(), Filter{}) {
+		require.NoError(t, err)
+		tp.print(record)
+		record, err = d.Get(t.Context(), record.ID)
+		require.NoError(t, err)
+		require.Len(t, record.Attempts, 1, record.ID)
+		tp.print(record)
+		states[record.State]++
+	}
+	require.Equal(t, map[State]int{Delivered: 1, Dead: 1, Pending: len(subscribers) - 2}, states)
+	for standing, err := range d.Standings(t.Context()) {
+		require.NoError(t, err)
+		tp.print(standing)
+	}
+	stats, err := d.Stats(t.Context())
+	require.NoError(t, err)
+	canaryTypes(t, &tp, d, options, stats, subscribers)
+
+	tp.add("JSON log", jsonLog.String())
+	tp.add("text log", textLog.String())
+	require.Contains(t, jsonLog.String(), "delivery failed, will retry")
+	require.Subset(t, slices.Collect(maps.Keys(tp.texts)), []string{
+		"[]outhook.Delivery", "[]outhook.Key", "[]outhook.Outcome", "*outhook.Dispatcher", "outhook.Attempt", "outhook.Claim",
+		"outhook.Claimed", "outhook.Delivery", "outhook.Effect", "outhook.Key", "outhook.Observation", "outhook.Options",
+		"outhook.Outcome", "outhook.Receipt", "outhook.Record", "outhook.Secret", "outhook.Snapshot", "outhook.Standing",
+		"outhook.Stats", "outhook.Verifier",
+	})
+	for _, where := range slices.Sorted(maps.Keys(tp.texts)) {
+		t.Run(where, func(t *testing.T) {
+			text := string(tp.texts[where])
+			requireHidden(t, text, canary)
+			require.NotContains(t, text, canaryToken)
+		})
+	}
+}
+
+// canaryFaults makes Send fail in every way that has to do with a secret.
+func canaryFaults(t *testing.T, d *Dispatcher, tp *tape, url string) {
+	for name, change := range map[string]func(*Event, *Subscriber){
+		"key without prefix": func(_ *Event, s *Subscriber) { s.Keys[0].Secret = NewSecret(canary[len(secretPrefix):]) },
+		"key no base64":      func(_ *Event, s *Subscriber) { s.Keys[0].Secret = NewSecret(canary + "!") },
+		"key too long": func(_ *Event, s *Subscriber) {
+			s.Keys[0].Secret = NewSecret(secretPrefix + strings.Repeat(canary[6:46], 4))
+		},
+		"key and unsigned": func(_ *Event, s *Subscriber) { s.Unsigned = true },
+		"unknown scheme":   func(_ *Event, s *Subscriber) { s.Keys[0].Scheme = "unknown" },
+		"expired key":      func(_ *Event, s *Subscriber) { s.Keys[0].Expires = time.Unix(1, 0) },
+		"too many keys":    func(_ *Event, s *Subscriber) { s.Keys = slices.Repeat(s.Keys, 17) },
+		"URL unparsable":   func(_ *Event, s *Subscriber) { s.URL = "http://[" + canaryToken },
+		"URL with a space": func(_ *Event, s *Subscriber) { s.URL += " " },
+		"URL with a user":  func(_ *Event, s *Subscriber) { s.URL = "http://" + canaryToken + "@example.com/" },
+		"URL scheme":       func(_ *Event, s *Subscriber) { s.URL = "ftp://example.com/" + canaryToken },
+		"URL too long":     func(_ *Event, s *Subscriber) { s.URL += strings.Repeat("a", 2048) },
+		"URL private":      func(_ *Event, s *Subscriber) { s.URL = "http://10.0.0.1/?" + canaryToken },
+		"header value":     func(_ *Event, s *Subscriber) { s.Header = http.Header{"Authorization": {canary + "\n"}} },
+		"header reserved":  func(_ *Event, s *Subscriber) { s.Header = http.Header{"Webhook-Signature": {canary}} },
+		"encoder panics":   func(_ *Event, s *Subscriber) { s.Encode = func(Event) (*Payload, error) { panic(canary) } },
+		"conflict":         func(e *Event, _ *Subscriber) { e.ID, e.Data = "e", "other" },
+		"data panics":      func(e *Event, _ *Subscriber) { e.Data = canaryData{} },
+	} {
+		event, s := Event{Type: "x"}, Subscriber{ID: "200", URL: url + "/200?" + canaryToken, Keys: []Key{canaryKey}}
+		change(&event, &s)
+		_, err := d.Send(t.Context(), event, []Subscriber{s})
+		require.Error(t, err, name)
+		for _, verb := range verbs {
+			tp.add("error of Send, "+name, fmt.Sprintf(verb, err))
+		}
+	}
+	_, err := ParseKey(canary + "!")
+	tp.add("error of ParseKey", fmt.Sprintf("%v %+v %#v", err, err, err))
+	verifier := Verifier{Keys: []Key{{Secret: NewSecret(canary + "!")}}}
+	err = verifier.Verify(signedBy(t, time.Now(), "", testKey), nil)
+	tp.add("error of Verify", fmt.Sprintf("%v %+v %#v", err, err, err))
+}
+
+type canaryData struct{}
+
+func (canaryData) MarshalJSON() ([]byte, error) { panic(canary) }
+
+// canaryTypes prints the exported types that nothing else has printed.
+func canaryTypes(t *testing.T, tp *tape, d *Dispatcher, options Options, stats Stats, subscribers []Subscriber) {
+	delivery := enqueued(t, d, "f", subscribers[0])[0]
+	for _, v := range []any{
+		delivery, &delivery, delivery.Snapshot, &delivery.Snapshot,
+		Claim{Delivery: delivery}, Outcome{Effect: &Effect{}}, stats,
+		canaryKey, &canaryKey, subscribers[0].Keys, canaryKey.Secret,
+		Verifier{Keys: subscribers[0].Keys}, &Verifier{Keys: subscribers[0].Keys},
+		d, options, &options, d.Via(d.store), d.store, d.store.(tapedStore).MemoryStore,
+	} {
+		tp.print(v)
+	}
+}

@@ -162,9 +162,14 @@ func (s *slot) send(r *result, req *http.Request) {
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		r.attempt.RetryAfter = min(parseRetryAfter(response.Header, time.Now()), s.d.options.MaxRetryAfter)
 	}
+	s.read(r, response)
+}
+
+// read reads the body. The status decides, whatever becomes of it.
+func (s *slot) read(r *result, response *http.Response) {
+	defer func() { _ = recover() }() // it may be a transport's own
 	if s.keep > 0 {
 		r.attempt.Header = response.Header
-		// The status decides, whatever becomes of the body.
 		r.attempt.Body, _ = io.ReadAll(io.LimitReader(response.Body, int64(s.keep)))
 	}
 	if response.Body != http.NoBody {
@@ -302,7 +307,7 @@ func (d *Dispatcher) signScheme(ctx context.Context, h http.Header, scheme strin
 func (d *Dispatcher) classify(a Attempt, err error) (v Verdict) {
 	defer func() {
 		if recover() != nil {
-			d.options.Logger.Error("classifier panicked")
+			d.observers.log("classifier panicked")
 			v = Retry
 		}
 	}()

@@ -5,8 +5,8 @@
 //
 // # Sending
 //
-//	d, err := outhook.New(outhook.NewMemoryStore(), nil)
-//	go d.Run(ctx)
+//	d, err := outhook.New(outhook.NewMemoryStore(), nil) // nil options are made for production
+//	running.Go(func() { err = d.Run(ctx) })              // until ctx ends; running is a sync.WaitGroup
 //	receipt, err := d.Send(ctx, outhook.Event{Type: "invoice.paid", Data: invoice}, subscribers)
 //
 // [Dispatcher.Send] validates, encodes the event once, and stores a [Delivery] for
@@ -24,7 +24,8 @@
 // under the same webhook-id, so that it can tell. Deliveries of different events
 // may arrive in another order than they were sent in, unless [Event].OrderKey or
 // [Subscriber].Ordered asks for one. A subscriber that hangs, fails or has a long
-// backlog does not delay the others.
+// backlog does not keep the deliveries of others waiting in the store; only so
+// many that hang as fill all slots can, for the length of a timeout.
 //
 // # Stores
 //

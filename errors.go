@@ -28,8 +28,7 @@ var (
 
 	// ErrBlocked is returned by the guard, and so by the default transport,
 	// for a URL or address that may not be called. Attempts record it with
-	// this text alone, whatever the cause, so that a tenant learns nothing
-	// about the network that the dispatcher stands in.
+	// this text alone, so that a tenant cannot tell which rule refused it.
 	ErrBlocked = errors.New("outhook: target is not allowed")
 
 	// ErrPlaintextKeys is returned when a store marshals a [Snapshot] that
@@ -44,7 +43,12 @@ type FieldError struct {
 	Subscriber string // ID of the subscriber at fault, empty for an event or option
 	Field      string // Go name of the field, as in "URL" or "Keys[1]"
 	Reason     string // what is wrong with its value
+
+	cause error // nil, or what Reason is the text of
 }
+
+// Unwrap returns the cause, such as [ErrBlocked] for a URL. It may be nil.
+func (e *FieldError) Unwrap() error { return e.cause }
 
 func (e *FieldError) Error() string {
 	if e.Subscriber != "" {

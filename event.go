@@ -49,7 +49,8 @@ type Event struct {
 	Delay time.Duration
 
 	// TTL is how long after Send an attempt may still begin; later the delivery is
-	// dead with reason [ReasonExpired]. Zero: for ever.
+	// dead with reason [ReasonExpired]. One that is held, by a pause or by an
+	// order, is found to be so when it is let go. Zero: for ever.
 	TTL time.Duration
 
 	// Labels are stored with the deliveries, never sent, and come back in

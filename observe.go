@@ -11,11 +11,13 @@ import (
 // since deliveries wait for them, and must not change what they are given.
 // A panic is contained and logged.
 type Observer struct {
-	// Sent is called after a Send was stored.
+	// Sent is called after a Send was stored; through [Dispatcher.Via], before
+	// the commit.
 	Sent func(ctx context.Context, event Event, receipt Receipt)
 
 	// Attempting is called before each attempt and returns the context of
-	// its request, derived from ctx, with a span say.
+	// its request, derived from ctx, with a span say. ctx does not end with
+	// the attempt: what was begun here is to be ended in Attempted.
 	Attempting func(ctx context.Context, o Observation) context.Context
 
 	// Attempted is called after each attempt, with the context of its
@@ -30,7 +32,7 @@ type Observer struct {
 	Cancelled func(ctx context.Context, o Observation) // Reason is set
 
 	// Standing is called after an outcome that paused or disabled a
-	// subscriber was stored.
+	// subscriber was stored. It is not called for Disable and Enable.
 	Standing func(ctx context.Context, subscriber string, effect Effect)
 
 	// LeaseLost is called when an outcome came too late: the delivery was
@@ -67,15 +69,20 @@ func (os *observers) each(call func(*Observer)) {
 	}
 }
 
-// contained calls a func of the host's. It may be a logger that panics.
+// contained calls a func of the host's.
 func (os *observers) contained(f func()) {
 	defer func() {
 		if recover() != nil {
-			defer func() { _ = recover() }()
-			os.logger.Error("observer panicked")
+			os.log("observer panicked")
 		}
 	}()
 	f()
+}
+
+// log contains a logger that panics.
+func (os *observers) log(text string, args ...any) {
+	defer func() { _ = recover() }()
+	os.logger.Error(text, args...)
 }
 
 func (os *observers) sent(ctx context.Context, event Event, receipt Receipt) {

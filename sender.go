@@ -27,12 +27,14 @@ type Options struct {
 	Guard Guard
 
 	// Signers are further signature schemes by the name that Key.Scheme
-	// has; "" replaces Standard Webhooks. Nil: Standard Webhooks alone.
+	// has. One under the name "" takes the place of Standard Webhooks. Nil:
+	// Standard Webhooks alone.
 	Signers map[string]Signer
 
 	// StoreKeysInPlaintext lets durable stores keep signing keys as they
 	// are. Whoever reads the database can then forge requests. With false, such
 	// a store refuses deliveries that are signed. MemoryStore does not need it.
+	// URLs, headers, labels and payloads are stored as they are in any case.
 	StoreKeysInPlaintext bool
 
 	// Retry says when a failed attempt is repeated. Nil: StandardSchedule().
@@ -51,7 +53,8 @@ type Options struct {
 	MaxUnfinished int
 
 	// CancelDisabled cancels what is or becomes due to a subscriber that
-	// answered 410. By default it is held until the subscriber is enabled.
+	// answered 410. By default it is held until the subscriber is enabled,
+	// as after Disable in any case.
 	CancelDisabled bool
 
 	// Timeout of one attempt, from name resolution to the last byte of the
@@ -64,6 +67,7 @@ type Options struct {
 	Lease time.Duration
 
 	// Grace is how long attempts in flight may go on when Run is stopped.
+	// One that is cut then after it had a connection counts, and is repeated.
 	// Negative: not at all. Zero: 10 s.
 	Grace time.Duration
 
@@ -231,7 +235,8 @@ type Receipt struct {
 
 // Send stores an event for the subscribers who want it, all of them or, on
 // error, none; Run then delivers it. It makes no request, and may be repeated
-// under the EventID of its receipt after any error.
+// under the EventID of its receipt after any error; to repeat it from another
+// process, give the event an ID of its own.
 //
 // The error joins a [FieldError] for every fault of the event and of every
 // subscriber, or is the store's: [ErrConflict], [ErrFull], an outage.
@@ -373,7 +378,7 @@ func (d *Dispatcher) target(c *content, s *Subscriber, f *faults) *target {
 	}
 	u, err := o.Guard.CheckURL(s.URL)
 	if err != nil {
-		f.add(s.ID, "URL", "%v", err)
+		*f = append(*f, &FieldError{Subscriber: s.ID, Field: "URL", Reason: err.Error(), cause: err})
 	}
 	checkKeys(s, o.Signers, time.Now(), f)
 	for i, pattern := range s.Events {
@@ -402,11 +407,13 @@ func (d *Dispatcher) target(c *content, s *Subscriber, f *faults) *target {
 }
 
 // Try makes one attempt at once, with the event and subscriber as they are:
-// for a button that sends a test event. It stores nothing, neither filters nor retries,
-// and leaves the subscriber's standing alone. The Attempt keeps header and body of
-// the response, of which Options.KeepResponse bytes, or 4 KiB if that is
-// zero. The error is a [FieldError], or says that the attempt could not be
-// made or had no answer; an answer of any status is none.
+// for a button that sends a test event. It stores nothing, neither filters nor
+// retries, and leaves the subscriber's standing alone. The Attempt keeps header and
+// body of the response, of that Options.KeepResponse bytes, at least 4 KiB.
+// Of the observers' funcs, Attempting and Attempted are called.
+//
+// The error joins [FieldError]s, or says that the attempt could not be made or
+// had no answer; an answer of any status is none.
 func (d *Dispatcher) Try(ctx context.Context, event Event, subscriber Subscriber) (Attempt, error) {
 	f := faults{}
 	content, _ := d.prepare(event, &f)
@@ -416,12 +423,15 @@ func (d *Dispatcher) Try(ctx context.Context, event Event, subscriber Subscriber
 		return Attempt{}, err
 	}
 	if !wanted {
-		return Attempt{}, &FieldError{subscriber.ID, "Encode", "made no payload of the event"}
+		return Attempt{}, &FieldError{Subscriber: subscriber.ID, Field: "Encode", Reason: "made no payload of the event"}
 	}
 	slot := newSlot(d, ctx, max(d.options.KeepResponse, 4<<10))
 	defer slot.close()
 	result := slot.attempt(&Claim{Delivery: delivery, Attempt: 1})
-	if result.err != nil {
+	if errors.Is(result.err, ErrBlocked) {
+		return result.attempt, fmt.Errorf("outhook: try event %q: %w", delivery.ID.Event, ErrBlocked)
+	}
+	if result.err != nil { // its text might hold anything
 		return result.attempt, fmt.Errorf("outhook: try event %q: %s", delivery.ID.Event, result.attempt.Error)
 	}
 	return result.attempt, nil
@@ -493,7 +503,16 @@ var errNoManager = fmt.Errorf("outhook: the store is no Manager: %w", errors.Err
 // Standings returns the subscribers that are paused, disabled or failing. For
 // a store that is no [StandingStore], those that this Dispatcher knows of.
 func (d *Dispatcher) Standings(ctx context.Context) iter.Seq2[Standing, error] {
-	return d.standings.Standings(ctx)
+	return func(yield func(Standing, error) bool) {
+		for s, err := range d.standings.Standings(ctx) {
+			if err == nil && s.Clean() {
+				continue
+			}
+			if !yield(s, err) {
+				return
+			}
+		}
+	}
 }
 
 // Disable holds back all deliveries of a subscriber until Enable. Send still

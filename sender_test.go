@@ -234,3 +234,35 @@ func TestManagement(t *testing.T) {
 		}
 	})
 }
+
+func TestErrBlocked(t *testing.T) {
+	d, err := New(NewMemoryStore(), nil)
+	require.NoError(t, err)
+	s := subscriber("a")
+	s.URL = "https://127.0.0.1/"
+	_, err = d.Send(t.Context(), Event{Type: "x"}, []Subscriber{s})
+	require.ErrorIs(t, err, ErrBlocked)
+	require.ErrorIs(t, err, ErrInvalid)
+
+	w := &wire{answer: func(*http.Request, int) (*http.Response, error) { return nil, fmt.Errorf("dial: %w", ErrBlocked) }}
+	_, err = dispatcher(t, NewMemoryStore(), w, Options{}).Try(t.Context(), Event{ID: "e", Type: "x"}, subscriber("a"))
+	require.ErrorIs(t, err, ErrBlocked)
+}
+
+func TestStandings(t *testing.T) {
+	for name, store := range map[string]Store{"in the store": NewMemoryStore(), "in the process": plain{NewMemoryStore()}} {
+		t.Run(name, func(t *testing.T) {
+			d := dispatcher(t, store, &wire{}, Options{})
+			require.NoError(t, d.Disable(t.Context(), "a", "unpaid"))
+			require.NoError(t, d.Disable(t.Context(), "b", "unpaid"))
+			require.NoError(t, d.Enable(t.Context(), "b"))
+			var disabled []string
+			for s, err := range d.Standings(t.Context()) {
+				require.NoError(t, err)
+				require.Equal(t, "unpaid", s.Reason)
+				disabled = append(disabled, s.Subscriber)
+			}
+			require.Equal(t, []string{"a"}, disabled, "those in good order are not shown")
+		})
+	}
+}

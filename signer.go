@@ -37,7 +37,8 @@ type Key struct {
 	// Empty: Standard Webhooks.
 	Scheme string
 
-	// Expires ends the key's use, for rotation. Zero: never.
+	// Expires ends the key's use, for rotation. Zero: never. Deliveries that
+	// wait keep the keys that they were sent with, also when they are replayed.
 	Expires time.Time
 }
 
@@ -153,7 +154,7 @@ func checkKeys(s *Subscriber, signers map[string]Signer, now time.Time, f *fault
 		field := fmt.Sprintf("Keys[%d]", i)
 		if signers[key.Scheme] == nil {
 			f.add(s.ID, field, "the scheme %q is not in Options.Signers", clip(key.Scheme))
-		} else if key.Scheme == "" {
+		} else if _, standard := signers[key.Scheme].(StandardWebhooks); standard {
 			if _, err := decodeSecret(key.Secret.Reveal()); err != nil {
 				f.add(s.ID, field, "%v", err)
 			}

@@ -13,7 +13,7 @@ import (
 // snapshotOf returns the Snapshot that Send makes of a subscriber.
 func snapshotOf(t *testing.T, options Options, event Event, s Subscriber) Snapshot {
 	t.Helper()
-	options.Signers = map[string]Signer{"hub": StandardWebhooks{}}
+	options.Signers = map[string]Signer{"hub": fixedSigner{}}
 	d, err := New(NewMemoryStore(), &options)
 	require.NoError(t, err)
 	var c catcher

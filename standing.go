@@ -37,7 +37,8 @@ func (s Standing) Clean() bool {
 
 // Admit says how many of want due deliveries may be leased now, for the given
 // lease. If n is below want, next is the instant from which more could be, and
-// zero if only a change of the standing can bring it. Admit may change the standing.
+// zero if only a change of the standing can bring it. Admit may change the standing,
+// which a store has to keep then.
 func (s *Standing) Admit(now time.Time, want int, lease time.Duration) (n int, next time.Time) {
 	_ = lease // a probe of a failing subscriber will end with its lease
 	switch {

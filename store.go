@@ -195,7 +195,8 @@ type Manager interface {
 	Stats(ctx context.Context) (Stats, error)
 }
 
-// A Filter selects deliveries that meet all of its fields that are not zero.
+// A Filter selects deliveries that meet all of its fields that are not zero. The
+// zero Filter selects all: Cancel with it cancels all that is pending.
 // Durations are measured on the store's clock, and back to Record.Since.
 type Filter struct {
 	Event      string

@@ -17,7 +17,12 @@ import (
 type MemoryStore struct {
 	MaxPending       int // pending deliveries in all, more are [ErrFull]; zero: 100,000
 	MaxPerSubscriber int // pending deliveries of each subscriber; zero: 10,000
-	MaxSettled       int // dead ones that are kept, and others that are settled, the latest of each; zero: 10,000
+
+	// MaxSettled bounds how many dead ones are kept, and how many delivered and
+	// cancelled ones; the oldest are forgotten. A forgotten event ID can be
+	// sent again, and a forgotten dead one no longer holds its order.
+	// Zero: 10,000.
+	MaxSettled int
 
 	mu      sync.Mutex // guards all below
 	base    time.Time  // instants are counted from here, on the monotonic clock

@@ -500,7 +500,7 @@ func (w *worker) judge(j *job, r *result) Outcome {
 func (w *worker) delay(id DeliveryID, last Attempt) (delay time.Duration, ok bool) {
 	defer func() {
 		if recover() != nil {
-			w.d.options.Logger.Error("retry policy panicked")
+			w.d.observers.log("retry policy panicked")
 			delay, ok = StandardSchedule()(id, last)
 		}
 	}()
@@ -665,7 +665,7 @@ func (w *worker) listen(ctx context.Context) {
 		}
 		w.deaf.Store(true)
 		w.d.Wake()
-		w.d.options.Logger.Warn("store cannot notify, polling", "error", err)
+		w.d.observers.log("store cannot notify, polling", "error", err)
 		if time.Since(began) > time.Minute {
 			retry.Reset()
 		}

@@ -139,6 +139,7 @@ func TestGuardURLReasons(t *testing.T) {
 		{"number", Guard{}, "https://example.5/", "the host name ends in a number but is no address"},
 		{"number beyond 64 bits", Guard{}, "https://example.99999999999999999999999/", "the host name ends in a number but is no address"},
 		{"0x", Guard{}, "https://example.0x/", "the host name ends in a number but is no address"},
+		{"hexadecimal address behind a name", Guard{}, "https://example.0x7f000001/", "the host name ends in a number but is no address"},
 		{"not quite a number", Guard{}, "https://example.0xg/", ""},
 		{"underscore", Guard{}, "https://a_b.example.com/", ""},
 		{"address", Guard{}, "https://10.0.0.1/", "the address is not public"},
@@ -208,6 +209,7 @@ func TestGuardAddresses(t *testing.T) {
 	}{
 		{"public", Guard{}, "1.1.1.1", true},
 		{"public, mapped", Guard{}, "::ffff:1.1.1.1", true},
+		{"public, mapped, with a zone", Guard{}, "::ffff:1.1.1.1%eth0", false},
 		{"public IPv6", Guard{}, "2a00:1450:4001::1", true},
 		{"public IPv6 with a zone", Guard{}, "2a00:1450:4001::1%eth0", false},
 		{"loopback", Guard{}, "127.0.0.1", false},

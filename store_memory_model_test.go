@@ -178,9 +178,9 @@ func (r *memRun) require(ok bool, format string, args ...any) {
 
 func (r *memRun) history() string {
 	var s strings.Builder
-	s.WriteString(r.log[0])
-	for _, line := range r.log[max(1, len(r.log)-40):] {
-		s.WriteString("\n" + line)
+	fmt.Fprintf(&s, "seed %d", r.seed)
+	for _, line := range r.log[max(0, len(r.log)-40):] {
+		s.WriteString("\n" + line())
 	}
 	return s.String()
 }

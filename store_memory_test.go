@@ -243,7 +243,7 @@ func TestMemoryStoreEnqueue(t *testing.T) {
 		m.claims("now")
 		time.Sleep(5*time.Second - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		m.claims("later")
 	})
 	memBubble(t, "keeps the fields and returns them", func(t *testing.T, m memStore) {
@@ -393,7 +393,7 @@ func TestMemoryStoreClaim(t *testing.T) {
 		time.Sleep(10*time.Second - 1)
 		m.claims()
 		require.True(t, m.get("e").Leased)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.False(t, m.get("e").Leased)
 		m.claims("e")
 	})
@@ -474,7 +474,7 @@ func TestMemoryStoreClaim(t *testing.T) {
 	memBubble(t, "no more than the limit in all, the longest due first", func(t *testing.T, m memStore) {
 		for _, e := range []string{"a", "b", "c"} {
 			m.send(e)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 		}
 		limit := func(r *ClaimRequest) { r.Limit = 2 }
 		require.Equal(t, []string{"a", "b"}, memEvents(m.claim(limit).Claims))
@@ -529,7 +529,7 @@ func TestMemoryStoreClaim(t *testing.T) {
 		require.Equal(t, 5*time.Second, m.claim().Next)
 		time.Sleep(5*time.Second - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		c := m.one()
 		require.Equal(t, ReasonExpired, c.Fault)
 		require.Equal(t, Pending, m.get("e").State, "the Dispatcher makes it dead")
@@ -544,7 +544,7 @@ func TestMemoryStoreClaim(t *testing.T) {
 			require.Empty(t, c.Fault)
 			m.finish(memRelease(c))
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		for _, c := range m.claims("e", "forever") {
 			require.Equal(t, c.ID.Event == "e", c.Fault != "")
 		}
@@ -705,7 +705,7 @@ func TestMemoryStoreNext(t *testing.T) {
 				if test.name != "no room left" {
 					require.Empty(t, m.claim(change...).Claims, "just before Next")
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				require.Len(t, m.claim(change...).Claims, test.later, "at Next")
 			}
 		})
@@ -837,7 +837,7 @@ func TestMemoryStoreFinish(t *testing.T) {
 		require.Equal(t, 30*time.Second, time.Until(m.get("e").Due))
 		time.Sleep(30*time.Second - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		m.claims("e")
 	})
 	memBubble(t, "but no later than it expires", func(t *testing.T, m memStore) {
@@ -846,7 +846,7 @@ func TestMemoryStoreFinish(t *testing.T) {
 		require.Equal(t, 20*time.Second, m.claim().Next)
 		time.Sleep(20*time.Second - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.Equal(t, ReasonExpired, m.one().Fault)
 	})
 	memBubble(t, "a negative after is none", func(t *testing.T, m memStore) {
@@ -896,7 +896,7 @@ func TestMemoryStoreStanding(t *testing.T) {
 		m.claims()
 		time.Sleep(5*time.Second - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		m.claims("e")
 	})
 	memBubble(t, "of a disabled subscriber nothing is claimed until it is enabled", func(t *testing.T, m memStore) {
@@ -962,7 +962,7 @@ func TestMemoryStoreStanding(t *testing.T) {
 		require.Equal(t, time.Hour, m.claim().Next)
 		time.Sleep(time.Hour - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		m.claims("a", "b", "c")
 	})
 	memBubble(t, "enabling resets all counters", func(t *testing.T, m memStore) {
@@ -1035,7 +1035,7 @@ func TestMemoryStoreOrder(t *testing.T) {
 		m.finish(memRetry(m.one(), time.Minute))
 		time.Sleep(time.Minute - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		m.claims("a")
 	})
 	memBubble(t, "a released one is still the first", func(t *testing.T, m memStore) {
@@ -1118,7 +1118,7 @@ func TestMemoryStoreOrder(t *testing.T) {
 		m.claims()
 		time.Sleep(10*time.Second - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		m.finish(memOutcome(m.claims("b")[0], Delivered))
 		m.claims("c")
 	})
@@ -1174,7 +1174,7 @@ func TestMemoryStoreOrder(t *testing.T) {
 		m.change(m.Cancel, Filter{Event: "b"}, 1)
 		time.Sleep(10*time.Second - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		m.finish(memOutcome(m.claims("a")[0], Delivered))
 		m.claims("c")
 	})
@@ -1182,7 +1182,7 @@ func TestMemoryStoreOrder(t *testing.T) {
 		replayed(m)
 		time.Sleep(10*time.Second - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		a := m.claims("a")[0]
 		m.claims()
 		m.finish(memOutcome(a, Delivered))
@@ -1398,7 +1398,7 @@ func TestMemoryStoreManager(t *testing.T) {
 		m.lose(memOutcome(c, Delivered))
 		time.Sleep(9*time.Second - 1)
 		m.claims()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.Zero(t, m.one().Unfinished)
 	})
 	memBubble(t, "also when it is cancelled and replayed once more", func(t *testing.T, m memStore) {

@@ -134,8 +134,8 @@ type worker struct {
 	hungry   bool // the store may have more than there was room for
 	behind   bool // the finisher has outcomes that the store does not take
 	down     bool // the store's latest answer was an error
+	round    int  // counts claims
 
-	round   int   // counts claims; the claimer's
 	dropped int   // outcomes that could not be stored; the finisher's
 	lastErr error // why; the finisher's
 }
@@ -149,6 +149,7 @@ type workerLane struct {
 	given  int  // by the latest claim that gave any
 	round  int  // which claim that was
 	more   bool // the store may have more of it than there was room for
+	shut   int  // the round in which it was last paused or disabled
 }
 
 // maxLanes bounds how many lanes are kept for the sake of their limit alone.
@@ -159,6 +160,7 @@ type job struct {
 	*Claim
 	lane     *workerLane
 	standing Standing
+	round    int       // of its claim
 	leaseEnd time.Time // reckoned from before the claim
 	suspect  bool
 }
@@ -242,6 +244,7 @@ func (w *worker) request() (ClaimRequest, bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.round++
 	request.Limit = o.Concurrency + w.d.ahead() - w.flying
 	if request.Limit <= 0 || w.behind {
 		w.hungry = true
@@ -287,11 +290,11 @@ func (w *worker) ask(request ClaimRequest) (claimed Claimed, asked time.Time, er
 // start hands claims to the slots. It reports whether there is room for more of what
 // the store may have, since slots became free meanwhile.
 func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (again bool) {
-	w.round++
 	for i := range claimed.Claims {
 		c := &claimed.Claims[i]
 		j := &job{
 			Claim:    c,
+			round:    w.round,
 			leaseEnd: asked.Add(request.Lease),
 			suspect:  c.Unfinished >= request.SuspectAfter,
 		}
@@ -347,8 +350,8 @@ func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 		w.suspects++
 	}
 
-	if j.lane.round != w.round {
-		j.lane.round, j.lane.given = w.round, 0
+	if j.lane.round != j.round {
+		j.lane.round, j.lane.given = j.round, 0
 	}
 	j.lane.given++
 	asked, ok := request.Room[j.ID.Subscriber]
@@ -370,6 +373,7 @@ func (w *worker) leave(j *job, closes bool) {
 	j.lane.more = false
 	if closes {
 		j.lane.closed++
+		j.lane.shut = w.round
 	}
 	if j.suspect {
 		w.suspects--
@@ -411,6 +415,14 @@ func (w *worker) idle() bool {
 	return w.open == 0
 }
 
+// shut reports whether the subscriber of a job was paused or disabled since its
+// claim began: what was claimed before is not to be started after.
+func (w *worker) shut(j *job) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return j.round <= j.lane.shut
+}
+
 // closes reports whether an outcome keeps its subscriber from being attempted.
 func closes(o *Outcome) bool {
 	return o.Effect != nil && (o.Effect.Pause > 0 || o.Effect.Disable)
@@ -442,7 +454,7 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 		return settle(Dead, ReasonAbandoned)
 	case j.standing.Disabled && j.standing.CancelWaiting:
 		return settle(Cancelled, ReasonDisabled)
-	case j.standing.Disabled, w.stop.Err() != nil, time.Until(j.leaseEnd) < w.d.options.Timeout+writeBudget/2:
+	case j.standing.Disabled, w.shut(j), w.stop.Err() != nil, time.Until(j.leaseEnd) < w.d.options.Timeout+writeBudget/2:
 		return released(j), Attempt{}
 	}
 

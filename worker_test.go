@@ -116,6 +116,27 @@ func TestRunRetryAfter(t *testing.T) {
 		})
 	}
 
+	bubble(t, "holds back what was claimed ahead", func(t *testing.T) {
+		w := &wire{answer: func(_ *http.Request, n int) (*http.Response, error) {
+			time.Sleep(time.Second)
+			if n < 4 {
+				return response(429, "Retry-After", "100"), nil
+			}
+			return response(200), nil
+		}}
+		d := dispatcher(t, NewMemoryStore(), w, Options{Concurrency: 4})
+		for i := range 5 { // 4 in flight, 1 claimed ahead
+			send(t, d, eventID(i), subscriber("a"))
+		}
+		stop := run(t, d)
+		time.Sleep(90 * time.Second)
+		require.Equal(t, 4, len(w.to("")))
+		time.Sleep(90 * time.Second)
+		stop()
+		require.Equal(t, 9, len(w.to("")))
+		require.Equal(t, 1, record(t, d, "e4", "a").Attempts[0].Number)
+	})
+
 	bubble(t, "never shortens a delay", func(t *testing.T) {
 		w := retryAfterOnce("1")
 		d := dispatcher(t, NewMemoryStore(), w, Options{Retry: Schedule(time.Minute)})

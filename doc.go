@@ -6,7 +6,7 @@
 // # Sending
 //
 //	d, err := outhook.New(outhook.NewMemoryStore(), nil) // nil options are made for production
-//	running.Go(func() { err = d.Run(ctx) })              // until ctx ends; running is a sync.WaitGroup
+//	go func() { stopped <- d.Run(ctx) }()                // until ctx ends
 //	receipt, err := d.Send(ctx, outhook.Event{Type: "invoice.paid", Data: invoice}, subscribers)
 //
 // [Dispatcher.Send] validates, encodes the event once, and stores a [Delivery] for

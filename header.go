@@ -39,6 +39,7 @@ var reservedHeaders = map[string]bool{
 // checkHeader reports the faults of custom headers.
 func checkHeader(subscriber, field string, h http.Header, f *faults) {
 	count, size := 0, 0
+	seen := make(map[string]bool, len(h))
 	for _, name := range slices.Sorted(maps.Keys(h)) {
 		canonical := textproto.CanonicalMIMEHeaderKey(name)
 		switch {
@@ -46,9 +47,12 @@ func checkHeader(subscriber, field string, h http.Header, f *faults) {
 			f.add(subscriber, field, "%q is no header name", clip(name))
 		case reservedHeaders[canonical] || strings.HasPrefix(canonical, "Webhook-"):
 			f.add(subscriber, field, "%s may not be set", canonical)
+		case seen[canonical]:
+			f.add(subscriber, field, "%s stands there in two spellings", canonical)
 		}
+		seen[canonical] = true
+		count += max(len(h[name]), 1)
 		for _, value := range h[name] {
-			count++
 			size += len(name) + len(value)
 			if !validHeaderValue(value) {
 				f.add(subscriber, field, "the value of %q holds a control character or is not UTF-8", clip(name))

@@ -26,6 +26,14 @@ func TestCheckHeader(t *testing.T) {
 		{"token and text", http.Header{"X-Team": {"one", "tw\to é"}, "Authorization": {"Bearer x"}, "User-Agent": {"me"}}, ""},
 		{"all token characters", http.Header{"!#$%&'*+-.^_`|~09azAZ": {""}}, ""},
 		{"not canonical", http.Header{"x-team": {"one"}}, ""},
+		{"two spellings", http.Header{"X-A": {"1"}, "x-a": {"2"}}, "outhook: H: X-A stands there in two spellings"},
+		{"names without values", func() http.Header {
+			h := many(65)
+			for name := range h {
+				h[name] = nil
+			}
+			return h
+		}(), "outhook: H: 65 values of 0 bytes are above the limit of 64 values or 8192 bytes"},
 		{"empty name", http.Header{"": {"x"}}, `outhook: H: "" is no header name`},
 		{"space in name", http.Header{"X A": {"x"}}, `outhook: H: "X A" is no header name`},
 		{"colon in name", http.Header{"X:": {"x"}}, `outhook: H: "X:" is no header name`},

@@ -53,7 +53,7 @@ var optionTests = map[string]func(t *testing.T){
 		require.NotEmpty(t, w.to("")[0].header[headerSignature], "both schemes sign")
 		s.Keys[1].Scheme = "other"
 		_, err = d.Try(t.Context(), Event{Type: "x"}, s)
-		require.ErrorContains(t, err, `Keys[1]: the scheme "other" is not in Options.Signers`)
+		require.ErrorContains(t, err, "Keys[1]: its Scheme is not in Options.Signers")
 	},
 	"StoreKeysInPlaintext": func(t *testing.T) {
 		d := dispatcher(t, NewMemoryStore(), &wire{}, Options{})

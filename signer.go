@@ -153,7 +153,7 @@ func checkKeys(s *Subscriber, signers map[string]Signer, now time.Time, f *fault
 	for i, key := range s.Keys {
 		field := fmt.Sprintf("Keys[%d]", i)
 		if signers[key.Scheme] == nil {
-			f.add(s.ID, field, "the scheme %q is not in Options.Signers", clip(key.Scheme))
+			f.add(s.ID, field, "its Scheme is not in Options.Signers")
 		} else if _, standard := signers[key.Scheme].(StandardWebhooks); standard {
 			if _, err := decodeSecret(key.Secret.Reveal()); err != nil {
 				f.add(s.ID, field, "%v", err)

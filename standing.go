@@ -75,7 +75,10 @@ func (s *Standing) Apply(now time.Time, e Effect) {
 	}
 	s.Failures++
 	if until := now.Add(e.Pause); e.Pause > 0 && until.After(s.PausedUntil) {
-		s.PausedUntil, s.Reason, s.Since = until, e.Reason, now
+		s.PausedUntil = until
+		if !s.Disabled {
+			s.Reason, s.Since = e.Reason, now
+		}
 	}
 	if e.Disable {
 		s.Disable(now, e.Reason, e.Cancel)

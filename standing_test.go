@@ -90,6 +90,11 @@ func TestStandingApply(t *testing.T) {
 		{"failure of an older epoch", Standing{Epoch: 2}, Effect{Epoch: 1, Pause: time.Hour, Disable: true}, Standing{Epoch: 2}},
 		{"failure of a newer epoch", Standing{Epoch: 2}, Effect{Epoch: 3}, Standing{Epoch: 2}},
 		{"failure of this epoch", Standing{Epoch: 2}, Effect{Epoch: 2}, Standing{Epoch: 2, Failures: 1}},
+		{"a pause keeps why it is disabled", disabled, Effect{Epoch: 1, Pause: time.Hour, Reason: "Retry-After"}, func() Standing {
+			s := disabled
+			s.PausedUntil, s.Failures = later, s.Failures+1
+			return s
+		}()},
 		{"success keeps why it is disabled", disabled, Effect{Epoch: 1, Success: true}, disabled},
 	} {
 		t.Run(test.name, func(t *testing.T) {

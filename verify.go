@@ -41,7 +41,7 @@ type Verifier struct {
 
 // Verify returns nil if one of the signatures in the header is by one of the
 // keys, and an error that matches [ErrHeader], [ErrTimestamp] or [ErrSignature]
-// otherwise. body must be the very bytes that were received. Comparison takes
+// otherwise, or none of them if a key is malformed. body must be the very bytes that were received. Comparison takes
 // constant time.
 func (v *Verifier) Verify(header http.Header, body []byte) error {
 	now := time.Now()
@@ -107,12 +107,13 @@ func single(h http.Header, name string) (string, error) {
 }
 
 // Handler returns a handler for the webhooks that a Dispatcher sends. It verifies
-// each request and hands the event on: with its ID, its Payload, and, if that is
-// a Standard Webhooks envelope, its Type and Time; [Decode] returns the data.
+// each request and hands the event on: with its ID, its Payload, whose Header is
+// that of the request, and, if the body is a Standard Webhooks envelope, its Type
+// and Time; [Decode] returns the data.
 //
 // It answers 204 once handle has returned nil, so that what is not done is sent
-// again; 500 if handle returned an error or panicked; 400 or 401 to what does not
-// verify; 405 to other methods than POST; 413 to a body above MaxBody. The same event can come
+// again; 500 if handle returned an error or panicked, or a key is malformed; 400 or
+// 401 to what does not verify; 405 to other methods than POST; 413 to a body above MaxBody. The same event can come
 // more than once, under the same ID.
 func (v *Verifier) Handler(handle func(ctx context.Context, event Event) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -144,8 +145,10 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request, handle func(con
 	switch err := v.Verify(r.Header, body); {
 	case errors.Is(err, ErrHeader):
 		return http.StatusBadRequest
-	case err != nil:
+	case errors.Is(err, ErrTimestamp), errors.Is(err, ErrSignature):
 		return http.StatusUnauthorized
+	case err != nil:
+		return http.StatusInternalServerError // a key is malformed
 	}
 	event := Event{
 		ID:      r.Header.Get(headerID),

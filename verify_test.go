@@ -291,3 +291,14 @@ func TestHandlerOverTheWire(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, slices.Equal([]int{1, 2}, data))
 }
+
+func TestHandlerWithMalformedKey(t *testing.T) {
+	v := &Verifier{Keys: []Key{{Secret: NewSecret("hidden")}}}
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
+	header, err := StandardWebhooks{}.Sign(t.Context(), Message{ID: "e", Time: time.Now(), Body: []byte("{}")}, []Key{testKey})
+	require.NoError(t, err)
+	r.Header = header
+	w := httptest.NewRecorder()
+	v.Handler(func(context.Context, Event) error { return nil }).ServeHTTP(w, r)
+	require.Equal(t, http.StatusInternalServerError, w.Code, "the receiver's own fault")
+}

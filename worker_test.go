@@ -590,6 +590,22 @@ func TestRunLimits(t *testing.T) {
 		}
 	})
 
+	bubble(t, "room that opens during a claim is used", func(t *testing.T) {
+		slow := badStore{NewMemoryStore(), func(*Claim) { time.Sleep(100 * time.Millisecond) }}
+		w := &wire{answer: func(_ *http.Request, n int) (*http.Response, error) {
+			time.Sleep(time.Second + time.Duration(n%2)*50*time.Millisecond)
+			return response(200), nil
+		}}
+		d := dispatcher(t, slow, w, Options{SubscriberConcurrency: 2})
+		for i := range 20 {
+			send(t, d, eventID(i), subscriber("a"))
+		}
+		stop := run(t, d)
+		time.Sleep(13 * time.Second)
+		require.Equal(t, 20, len(w.to("")))
+		stop()
+	})
+
 	bubble(t, "of a subscriber, above the default", func(t *testing.T) {
 		w := &wire{answer: func(*http.Request, int) (*http.Response, error) {
 			time.Sleep(time.Second)

@@ -45,7 +45,7 @@ type Enqueuer interface {
 // processes. A call that is cancelled may or may not have happened. Stores try
 // once and report: the Dispatcher repeats. No transaction stays open, and
 // no slice or map of the caller's is kept, when a method has returned; a
-// Payload, which nobody changes, may be. A store that wraps another by
+// Payload, and the Header and Body of an Attempt, which nobody changes, may be. A store that wraps another by
 // embedding the interface hides its optional ones: [Notifier], [StandingStore]
 // and [Manager].
 type Store interface {
@@ -72,7 +72,7 @@ type Store interface {
 	//
 	//  - Finish must apply an outcome whose lease is live, even after the lease has ended.
 	//  - Finish must report any other outcome as lost, and change nothing by it.
-	//  - Finish must not report an outcome as lost that it has applied, until the delivery is claimed again.
+	//  - Finish must not report an outcome as lost that it has applied, until the delivery is claimed again, or changed or removed by hand or by a bound.
 	//  - Finish must make a delivery that stays pending due when After has passed, but no later than it expires.
 	//  - Finish must restore the counts of a released delivery exactly as they were before its claim.
 	//  - Finish must not let an outcome that it cannot store keep others from being stored.
@@ -168,7 +168,7 @@ type StandingStore interface {
 // if its Store is none.
 //
 //   - Terminal states must be left only by Replay or Prune.
-//   - Replay must make a delivery pending with counts and expiry as if new, but keep its ID, payload and place in the order; one that may still be on the wire is due when that lease ends.
+//   - Replay must make a delivery pending with counts and expiry as if new, but keep its ID, payload and place in the order; one that may still be on the wire is due when that lease ends, even if it expires before.
 //   - Cancel must end the lease's token of a delivery that is leased, but hold back its order until the lease ends.
 //   - Prune must remove only settled deliveries.
 type Manager interface {
@@ -221,7 +221,7 @@ type Record struct {
 	Reason   string    // of a dead or cancelled one
 	Since    time.Time // when it came to be in its state
 	Due      time.Time // of a pending one: its next attempt, or the end of its lease
-	Leased   bool      // an attempt may be under way
+	Leased   bool      // a lease runs: an attempt may be under way
 	Replay   int       // how often it was replayed
 	Attempts []Attempt // from Get alone, oldest first
 }
@@ -231,6 +231,7 @@ type Stats struct {
 	Pending, Delivered, Dead, Cancelled int
 
 	// OldestDue is how long the delivery that waits longest has been due
-	// and not claimed. Zero: none is.
+	// and not claimed, for a pause of its subscriber perhaps; those behind
+	// another in their order do not count. Zero: none is.
 	OldestDue time.Duration
 }

@@ -137,7 +137,7 @@ func (s *MemoryStore) time(at instant) time.Time { return s.base.Add(at) }
 func later(now instant, d time.Duration) instant { return addSaturating(now, max(d, 0)) }
 
 func bound(n, otherwise int) int {
-	if n == 0 {
+	if n <= 0 {
 		return otherwise
 	}
 	return n

@@ -1150,8 +1150,12 @@ func TestMemoryStoreOrder(t *testing.T) {
 	})
 
 	// replayed: a is dead and replayed while b, which is later, is leased.
-	replayed := func(m memStore, d ...func(*Delivery)) (b Claim) {
-		m.enqueue(memKeyed("a"), memKeyed("b"), memKeyed("c"))
+	replayed := func(m memStore, change ...func(*Delivery)) (b Claim) {
+		second := memKeyed("b")
+		for _, f := range change {
+			f(&second)
+		}
+		m.enqueue(memKeyed("a"), second, memKeyed("c"))
 		m.finish(memOutcome(m.claims("a")[0], Dead))
 		b = m.claims("b")[0]
 		m.change(m.Replay, Filter{Event: "a"}, 1)
@@ -1167,6 +1171,13 @@ func TestMemoryStoreOrder(t *testing.T) {
 		m.finish(memRetry(replayed(m), 0))
 		m.finish(memOutcome(m.claims("a")[0], Delivered))
 		m.finish(memOutcome(m.claims("b")[0], Delivered))
+		m.claims("c")
+	})
+	memBubble(t, "or when that is dead and holds, which it does after the earlier one", func(t *testing.T, m memStore) {
+		m.finish(memOutcome(replayed(m, hold), Dead))
+		m.finish(memOutcome(m.claims("a")[0], Delivered))
+		m.claims()
+		m.change(m.Prune, Filter{Event: "b"}, 1)
 		m.claims("c")
 	})
 	memBubble(t, "or when that is cancelled and its lease has ended", func(t *testing.T, m memStore) {

@@ -32,6 +32,10 @@ var errNoKey = errors.New("no live signing key")
 // the connection can be used again.
 const drainLimit = 16 << 10
 
+// staleWindow bounds how soon a kept-alive connection that the receiver had closed
+// shows. A receiver that closes it later may have worked on the request.
+const staleWindow = 500 * time.Millisecond
+
 // A slot makes one attempt after another. Its context and timer serve many of
 // them, until one runs out.
 type slot struct {
@@ -114,9 +118,7 @@ func (s *slot) attempt(c *Claim) (r result) {
 		} else if r.verdict != OK {
 			r.attempt.Error = "status " + strconv.Itoa(r.attempt.Status)
 		}
-		if !r.unsent {
-			s.d.observe(r.ctx, c, r.attempt, attempted)
-		}
+		s.d.observe(r.ctx, c, r.attempt, attempted)
 	}()
 
 	t := c.Snapshot.target()
@@ -139,6 +141,10 @@ func (s *slot) attempt(c *Claim) (r result) {
 	if len(s.d.observers.list) > 0 {
 		r.ctx = s.d.observers.attempting(r.ctx, s.d.observation(c, r.attempt))
 	}
+	if cause := context.Cause(r.ctx); cause != nil { // before anything has left
+		r.err, r.neutral, r.unsent = cause, true, errors.Is(cause, errCut)
+		return r
+	}
 	s.send(&r, request(r.ctx, t, header, c.Payload.Body))
 	r.verdict = s.d.classify(r.attempt, r.err)
 	return r
@@ -154,7 +160,7 @@ func (s *slot) send(r *result, req *http.Request) {
 		r.err = err
 		r.unsent = errors.Is(err, errCut) && s.asked && !s.got
 		r.neutral = errors.Is(err, errCut) || errors.Is(err, errPanic)
-		r.stale = s.reused && isClosed(err)
+		r.stale = s.reused && isClosed(err) && time.Since(r.attempt.Time) < staleWindow
 		return
 	}
 	defer func() { _ = response.Body.Close() }()

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unicode/utf8"
 )
 
@@ -167,8 +168,11 @@ func (g Guard) control(_ context.Context, network, address string, _ syscall.Raw
 	return g.CheckAddr(ap.Addr())
 }
 
-// dialer returns the dialer that the default transport connects with.
-func (g Guard) dialer() *net.Dialer { return &net.Dialer{ControlContext: g.control} }
+// dialer returns the dialer that the default transport connects with. net/http
+// goes on dialling when the attempt has ended, so that it needs a bound of its own.
+func (g Guard) dialer() *net.Dialer {
+	return &net.Dialer{ControlContext: g.control, Timeout: 10 * time.Second}
+}
 
 func within(addr netip.Addr, prefixes []netip.Prefix) bool {
 	for _, p := range prefixes {

@@ -21,7 +21,8 @@ type Observer struct {
 	Attempting func(ctx context.Context, o Observation) context.Context
 
 	// Attempted is called after each attempt, with the context of its
-	// request, before its outcome is stored.
+	// request, before its outcome is stored. It is called, too, for one that
+	// was cut before a byte had left, which is not recorded.
 	Attempted func(ctx context.Context, o Observation)
 
 	// One of these is called after the outcome of a claim was stored,

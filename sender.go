@@ -516,7 +516,7 @@ func (d *Dispatcher) Standings(ctx context.Context) iter.Seq2[Standing, error] {
 }
 
 // Disable holds back all deliveries of a subscriber until Enable. Send still
-// accepts them.
+// accepts them. Attempts that were claimed before may still be made.
 func (d *Dispatcher) Disable(ctx context.Context, subscriber, reason string) error {
 	return d.standings.UpdateStandings(ctx, []string{subscriber}, func(now time.Time, s *Standing) {
 		s.Disable(now, reason, false)

@@ -60,6 +60,9 @@ type Effect struct {
 	Reason  string        // of the pause or of being disabled
 }
 
+// closes reports whether the effect keeps the subscriber from being attempted.
+func (e *Effect) closes() bool { return e != nil && (e.Pause > 0 || e.Disable) }
+
 // Apply changes the standing by an effect, unless the effect is of another
 // epoch. A pause never ends earlier than one that was there.
 func (s *Standing) Apply(now time.Time, e Effect) {

@@ -17,10 +17,11 @@ type Transport = http.RoundTripper
 
 // NewTransport returns the transport that a Dispatcher uses by default:
 // HTTP/1.1 and HTTP/2, TLS 1.2 or newer, every address judged by the guard just
-// before it is dialled, no proxy, no redirects, no decompression, response
-// headers of at most 64 KiB. It is there to be wrapped, for tracing say, or to
-// have a client certificate added; an own DialContext or Proxy takes the guard's
-// place.
+// before it is dialled, 10 s to connect and 10 s more for TLS, no proxy, no
+// redirects, no decompression, response headers of at most 64 KiB.
+//
+// It is there to be wrapped, for tracing say, or to have a client certificate
+// added; an own DialContext or Proxy takes the guard's place.
 func NewTransport(guard Guard) *http.Transport {
 	return &http.Transport{
 		DialContext:            guard.dialer().DialContext,

@@ -150,6 +150,7 @@ type workerLane struct {
 	round  int  // which claim that was
 	more   bool // the store may have more of it than there was room for
 	shut   int  // the round in which it was last paused or disabled
+	failed bool // since the lane began
 }
 
 // maxLanes bounds how many lanes are kept for the sake of their limit alone.
@@ -255,6 +256,11 @@ func (w *worker) request() (ClaimRequest, bool) {
 	}
 	request.Room = make(map[string]int, len(w.lanes))
 	for id, lane := range w.lanes {
+		// Lanes end here alone: during a claim, what they know of it is needed.
+		if lane.open == 0 && (lane.limit == o.SubscriberConcurrency || len(w.lanes) > maxLanes) {
+			delete(w.lanes, id)
+			continue
+		}
 		room := lane.limit - lane.flying
 		if lane.closed > 0 {
 			room = 0
@@ -308,7 +314,7 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 		if room {
 			w.work <- j
 		} else {
-			w.leave(j, false)
+			w.leave(j, nil)
 			w.reports <- report{job: j, outcome: released(j)}
 		}
 	}
@@ -330,13 +336,6 @@ func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 	defer w.mu.Unlock()
 	j.lane = w.lanes[j.ID.Subscriber]
 	if j.lane == nil {
-		if len(w.lanes) > maxLanes {
-			for id, lane := range w.lanes {
-				if lane.open == 0 {
-					delete(w.lanes, id)
-				}
-			}
-		}
 		j.lane = &workerLane{}
 		w.lanes[j.ID.Subscriber] = j.lane
 	}
@@ -363,7 +362,7 @@ func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 }
 
 // leave frees the slot of a job, and wakes the claimer if that may let it claim.
-func (w *worker) leave(j *job, closes bool) {
+func (w *worker) leave(j *job, e *Effect) {
 	w.mu.Lock()
 	w.flying--
 	// While half of what was claimed ahead is left, the slots have enough to do.
@@ -371,7 +370,10 @@ func (w *worker) leave(j *job, closes bool) {
 	wake := hungry || j.lane.more || j.suspect
 	j.lane.flying--
 	j.lane.more = false
-	if closes {
+	if e != nil {
+		j.lane.failed = j.lane.failed || !e.Success
+	}
+	if e.closes() {
 		j.lane.closed++
 		j.lane.shut = w.round
 	}
@@ -392,10 +394,7 @@ func (w *worker) close(batch []report) {
 	for i := range batch {
 		j := batch[i].job
 		j.lane.open--
-		if j.lane.open == 0 && j.lane.limit == w.d.options.SubscriberConcurrency {
-			delete(w.lanes, j.ID.Subscriber)
-		}
-		if closes(&batch[i].outcome) {
+		if batch[i].outcome.Effect.closes() {
 			j.lane.closed--
 			wake = true // to learn when it may be attempted again
 		}
@@ -423,9 +422,12 @@ func (w *worker) shut(j *job) bool {
 	return j.round <= j.lane.shut
 }
 
-// closes reports whether an outcome keeps its subscriber from being attempted.
-func closes(o *Outcome) bool {
-	return o.Effect != nil && (o.Effect.Pause > 0 || o.Effect.Disable)
+// failed reports whether an attempt for the subscriber of a job has failed,
+// perhaps since its claim.
+func (w *worker) failed(j *job) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return j.lane.failed || !j.standing.Clean()
 }
 
 // attempt is a slot: it makes the attempts of jobs until there are no more.
@@ -435,7 +437,7 @@ func (w *worker) attempt(base context.Context) {
 	for j := range w.work {
 		r := report{job: j}
 		r.outcome, r.last = w.deliver(s, j)
-		w.leave(j, closes(&r.outcome))
+		w.leave(j, r.outcome.Effect)
 		w.reports <- r
 	}
 }
@@ -458,21 +460,19 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 		return released(j), Attempt{}
 	}
 
-	var attempts []Attempt
-	for {
-		r := s.attempt(j.Claim)
-		if r.unsent {
-			return released(j), Attempt{}
-		}
-		attempts = append(attempts, r.attempt)
-		again := r.stale && len(attempts) == 1 &&
-			w.stop.Err() == nil && time.Until(j.leaseEnd) >= w.d.options.Timeout+writeBudget/2
-		if !again {
-			o := w.judge(j, &r)
-			o.Attempts = attempts
-			return o, r.attempt
+	r := s.attempt(j.Claim)
+	if r.unsent {
+		return released(j), Attempt{}
+	}
+	attempts := []Attempt{r.attempt}
+	if r.stale && w.stop.Err() == nil && time.Until(j.leaseEnd) >= w.d.options.Timeout+writeBudget/2 {
+		if again := s.attempt(j.Claim); !again.unsent {
+			r, attempts = again, append(attempts, again.attempt)
 		}
 	}
+	o := w.judge(j, &r)
+	o.Attempts = attempts
+	return o, r.attempt
 }
 
 // judge turns the result of an attempt into an outcome.
@@ -481,7 +481,7 @@ func (w *worker) judge(j *job, r *result) Outcome {
 	switch r.verdict {
 	case OK:
 		o.State = Delivered
-		if !j.standing.Clean() {
+		if w.failed(j) {
 			o.Effect = &Effect{Epoch: j.standing.Epoch, Success: true}
 		}
 		return o
@@ -617,7 +617,7 @@ func (w *worker) report(batch []report, lost []Lease) {
 		if pick := tells(o, late); pick != nil {
 			os.observe(w.writes, ob, pick)
 		}
-		if closes(o) && !late {
+		if o.Effect.closes() && !late {
 			os.standing(w.writes, o.Lease.ID.Subscriber, *o.Effect)
 		}
 	}

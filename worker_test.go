@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -314,6 +315,19 @@ func TestRunStop(t *testing.T) {
 		require.Equal(t, 1, r.Attempts[0].Number)
 	})
 
+	bubble(t, "past the grace, while signing", func(t *testing.T) {
+		w := &wire{answer: status(200)}
+		d := dispatcher(t, NewMemoryStore(), w, Options{Grace: -1, Retry: Schedule(), Signers: map[string]Signer{"": slowSigner{}}})
+		send(t, d, "e", subscriber("a"))
+		stop := run(t, d)
+		time.Sleep(time.Second)
+		stop()
+		r := record(t, d, "e", "a")
+		require.Equal(t, Pending, r.State)
+		require.Empty(t, r.Attempts, "no attempt burned")
+		require.Empty(t, w.to(""))
+	})
+
 	bubble(t, "with a store that is down", func(t *testing.T) {
 		store := &faulty{MemoryStore: NewMemoryStore()}
 		store.fail = func(call string) error {
@@ -331,6 +345,14 @@ func TestRunStop(t *testing.T) {
 		require.ErrorContains(t, err, "1 outcomes could not be stored")
 		require.Equal(t, 20*time.Second+time.Second+flushBudget, time.Since(began))
 	})
+}
+
+// slowSigner does not heed its context.
+type slowSigner struct{}
+
+func (slowSigner) Sign(ctx context.Context, m Message, keys []Key) (http.Header, error) {
+	time.Sleep(2 * time.Second)
+	return StandardWebhooks{}.Sign(ctx, m, keys)
 }
 
 func TestRunStoreOutage(t *testing.T) {
@@ -640,6 +662,81 @@ func TestRunLimits(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, Stats{Delivered: 400}, stats)
 		require.Equal(t, 400, len(w.to("")), "each once")
+	})
+}
+
+// stutter is a Store whose claims of two keep the claimer between the first
+// and the second, until the first is done.
+type stutter struct {
+	*MemoryStore
+	once sync.Once
+}
+
+func (s *stutter) Claim(ctx context.Context, r ClaimRequest) (Claimed, error) {
+	claimed, err := s.MemoryStore.Claim(ctx, r)
+	if len(claimed.Claims) == 2 {
+		s.once.Do(func() {
+			t := claimed.Claims[1].Snapshot.target()
+			wait := sync.OnceFunc(func() { time.Sleep(time.Millisecond) })
+			open := func() *target { wait(); return t }
+			claimed.Claims[1].Snapshot = Snapshot{&open}
+		})
+	}
+	return claimed, err
+}
+
+func TestRunClaimsAgain(t *testing.T) {
+	bubble(t, "although what a claim gave first is done before the rest is begun", func(t *testing.T) {
+		w := &wire{answer: status(200)}
+		d := dispatcher(t, &stutter{MemoryStore: NewMemoryStore()}, w, Options{SubscriberConcurrency: 2})
+		for i := range 10 {
+			send(t, d, eventID(i), subscriber("a"))
+		}
+		stop := run(t, d)
+		time.Sleep(time.Hour)
+		stop()
+		require.Equal(t, 10, len(w.to("")))
+	})
+
+	bubble(t, "but starts nothing that was claimed before a pause", func(t *testing.T) {
+		slow := time.Duration(0)
+		store := badStore{NewMemoryStore(), func(*Claim) { time.Sleep(slow) }}
+		w := &wire{answer: func(_ *http.Request, n int) (*http.Response, error) {
+			if n == 0 {
+				time.Sleep(time.Second)
+				return response(429, "Retry-After", "100"), nil
+			}
+			return response(200), nil
+		}}
+		d := dispatcher(t, store, w, Options{})
+		send(t, d, "e1", subscriber("a"))
+		stop := run(t, d)
+		synctest.Wait()
+		slow = 2 * time.Second // the answer to the next claim comes after the 429
+		send(t, d, "e2", subscriber("a"))
+		time.Sleep(90 * time.Second)
+		require.Equal(t, 1, len(w.to("")))
+		stop()
+	})
+}
+
+func TestRunFailuresInARow(t *testing.T) {
+	bubble(t, "end with a success that began before them", func(t *testing.T) {
+		w := &wire{answer: func(r *http.Request, _ int) (*http.Response, error) {
+			if r.Header.Get("Webhook-Id") == "bad" {
+				return response(400), nil
+			}
+			time.Sleep(time.Second)
+			return response(200), nil
+		}}
+		d := dispatcher(t, NewMemoryStore(), w, Options{Retry: Schedule()})
+		send(t, d, "bad", subscriber("a"))
+		send(t, d, "good", subscriber("a"))
+		_, err := d.Drain(t.Context())
+		require.NoError(t, err)
+		for s := range d.Standings(t.Context()) {
+			require.Fail(t, "the latest attempt succeeded", "%+v", s)
+		}
 	})
 }
 

@@ -12,7 +12,7 @@ help: ## show this list
 .PHONY: test
 test: deps ## run all tests of all modules
 	go test work
-	@for m in $(NESTED); do (cd $$m && GOWORK=off go build ./... && GOWORK=off go vet ./...) || exit 1; done
+	@for m in $(NESTED); do (cd $$m && GOWORK=off go build -o /dev/null ./... && GOWORK=off go vet ./...) || exit 1; done
 
 .PHONY: race
 race: ## run all tests three times, shuffled, with the race detector

@@ -33,7 +33,7 @@ var (
 
 	// ErrPlaintextKeys is returned when a store marshals a [Snapshot] that
 	// holds signing keys and Options.StoreKeysInPlaintext is false.
-	ErrPlaintextKeys = errors.New("outhook: signing keys would be stored in plaintext")
+	ErrPlaintextKeys = errors.New("outhook: signing keys would be stored in plaintext, see Options.StoreKeysInPlaintext")
 )
 
 // A FieldError names one faulty field of an event, a subscriber or the options.

@@ -30,7 +30,7 @@ type Observer struct {
 	Delivered func(ctx context.Context, o Observation)
 	Retrying  func(ctx context.Context, o Observation) // After is set
 	Dead      func(ctx context.Context, o Observation) // Reason is set
-	Cancelled func(ctx context.Context, o Observation) // Reason is set
+	Cancelled func(ctx context.Context, o Observation) // Reason is set; not for Dispatcher.Cancel
 
 	// Standing is called after an outcome that paused or disabled a
 	// subscriber was stored. It is not called for Disable and Enable.

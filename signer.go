@@ -38,7 +38,8 @@ type Key struct {
 	Scheme string
 
 	// Expires ends the key's use, for rotation. Zero: never. Deliveries that
-	// wait keep the keys that they were sent with, also when they are replayed.
+	// wait keep the keys that they were sent with, also when they are replayed:
+	// let old keys live longer than the retry schedule.
 	Expires time.Time
 }
 

@@ -75,6 +75,7 @@ type Store interface {
 	//  - Finish must not report an outcome as lost that it has applied, until the delivery is claimed again, or changed or removed by hand or by a bound.
 	//  - Finish must make a delivery that stays pending due when After has passed, but no later than it expires.
 	//  - Finish must restore the counts of a released delivery exactly as they were before its claim.
+	//  - Finish must count any other outcome as one attempt, however many Attempts it records, and begin the claims without outcome anew.
 	//  - Finish must not let an outcome that it cannot store keep others from being stored.
 	//
 	// A store that is a [StandingStore] applies the outcome's Effect in the
@@ -97,7 +98,8 @@ type Claimed struct {
 	Claims []Claim
 
 	// Next is how long until a further delivery could be claimed with the
-	// room that this call left. Zero: unknown, or nothing waits.
+	// room that this call left. Zero: unknown, or nothing waits that there is
+	// room for.
 	Next time.Duration
 
 	// Standings holds those that are kept of the subscribers in Claims.
@@ -129,7 +131,7 @@ type Lease struct {
 type Outcome struct {
 	Lease    Lease
 	State    State         // what the delivery becomes; Pending: it is due again
-	After    time.Duration // of a pending one, from now until it is due
+	After    time.Duration // of a pending one, released or not, from now until it is due
 	Released bool          // no attempt was made: pending, with its counts as before the claim
 	Reason   string        // of a dead or cancelled one
 	Attempts []Attempt     // to be added to the delivery's history; often one

@@ -25,7 +25,8 @@ var (
 )
 
 // A Verifier is the receiver's side: it checks the signatures of Standard
-// Webhooks 1.0.0 requests. It may be used concurrently.
+// Webhooks 1.0.0 requests. It may be used concurrently, and must not be changed
+// then: to rotate keys, put another in its place.
 type Verifier struct {
 	// Keys are accepted, each, until it expires: the current one and those
 	// being rotated out. Required.

@@ -142,15 +142,16 @@ type worker struct {
 
 // A workerLane is a subscriber that the worker has something to do for.
 type workerLane struct {
-	flying int  // jobs that occupy a slot
-	open   int  // jobs whose outcome is not stored
-	closed int  // of the open ones, those that pause or disable it
-	limit  int  // of flying
-	given  int  // by the latest claim that gave any
-	round  int  // which claim that was
-	more   bool // the store may have more of it than there was room for
-	shut   int  // the round in which it was last paused or disabled
-	failed bool // since the lane began
+	flying int   // jobs that occupy a slot
+	open   int   // jobs whose outcome is not stored
+	closed int   // of the open ones, those that pause or disable it
+	limit  int   // of flying
+	given  int   // by the latest claim that gave any
+	round  int   // which claim that was
+	more   bool  // the store may have more of it than there was room for
+	shut   int   // the round in which it was last paused or disabled
+	failed bool  // since the lane began
+	told   int64 // 1 and the epoch in which observers were told of its being disabled; the finisher's
 }
 
 // maxLanes bounds how many lanes are kept for the sake of their limit alone.
@@ -617,10 +618,21 @@ func (w *worker) report(batch []report, lost []Lease) {
 		if pick := tells(o, late); pick != nil {
 			os.observe(w.writes, ob, pick)
 		}
-		if o.Effect.closes() && !late {
+		if o.Effect.closes() && !late && r.job.lane.tell(o.Effect) {
 			os.standing(w.writes, o.Lease.ID.Subscriber, *o.Effect)
 		}
 	}
+}
+
+// tell reports whether observers are to be told of an effect: of the attempts in
+// flight that find a subscriber gone, only the first has disabled it.
+func (l *workerLane) tell(e *Effect) bool {
+	if !e.Disable {
+		return true
+	}
+	first := l.told != e.Epoch+1
+	l.told = e.Epoch + 1
+	return first
 }
 
 // tells returns which func of an Observer an outcome is for, nil for none.

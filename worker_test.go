@@ -200,6 +200,29 @@ func TestRunGone(t *testing.T) {
 		})
 	}
 
+	bubble(t, "observers are told once, however many attempts were in flight", func(t *testing.T) {
+		told := 0
+		w := &wire{answer: func(*http.Request, int) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return response(410), nil
+		}}
+		d := dispatcher(t, NewMemoryStore(), w, Options{Observers: []Observer{{
+			Standing: func(context.Context, string, Effect) { told++ },
+		}}})
+		for i := range 8 {
+			send(t, d, eventID(i), subscriber("a"))
+		}
+		_, err := d.Drain(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 8, len(w.to("")))
+		require.Equal(t, 1, told)
+		require.NoError(t, d.Enable(t.Context(), "a"))
+		send(t, d, "again", subscriber("a"))
+		_, err = d.Drain(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 2, told)
+	})
+
 	bubble(t, "Disable holds, too", func(t *testing.T) {
 		w := &wire{answer: status(200)}
 		d := dispatcher(t, NewMemoryStore(), w, Options{})

@@ -300,7 +300,7 @@ func (d *Dispatcher) signScheme(ctx context.Context, h http.Header, scheme strin
 		return errSigner
 	}
 	signature, err := signer.Sign(ctx, m, keys)
-	if err != nil {
+	if err != nil || len(signature) == 0 {
 		return cmp.Or(context.Cause(ctx), errSigner)
 	}
 	for name, values := range signature {

@@ -27,9 +27,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 }
 
 // Drain makes the attempts that are due, until none is, and returns how long it
-// is until the next delivery will be due, 0 if none is known. It is for hosts with
-// a scheduler of their own: cron, a function that is called on demand. If ctx ends
-// before all is done, it stops as Run does and returns the error of ctx.
+// is until the next delivery will be due or a pause ends, 0 if nothing is known to
+// be. It is for hosts with a scheduler of their own: cron, a function that is called
+// on demand. If ctx ends before all is done, it stops as Run does and returns the
+// error of ctx.
 func (d *Dispatcher) Drain(ctx context.Context) (next time.Duration, err error) {
 	next, err = d.run(ctx, true)
 	if err == nil {
@@ -136,6 +137,7 @@ type worker struct {
 	down     bool // the store's latest answer was an error
 	round    int  // counts claims
 
+	doubt   bool  // the latest claim failed, but may have taken effect unseen; the claimer's
 	dropped int   // outcomes that could not be stored; the finisher's
 	lastErr error // why; the finisher's
 }
@@ -150,7 +152,7 @@ type workerLane struct {
 	round  int   // which claim that was
 	more   bool  // the store may have more of it than there was room for
 	shut   int   // the round in which it was last paused or disabled
-	failed bool  // since the lane began
+	failed bool  // the latest attempt that says something of it
 	told   int64 // 1 and the epoch in which observers were told of its being disabled; the finisher's
 }
 
@@ -186,6 +188,8 @@ func (w *worker) claim() (next time.Duration) {
 		wait := time.Duration(-1) // until woken
 		if ok {
 			claimed, asked, err := w.ask(request)
+			doubted := w.doubt // so that there was no room for suspects
+			w.doubt = err != nil
 			if err != nil {
 				wait = retry.NextBackOff()
 				timer.Reset(wait)
@@ -197,7 +201,7 @@ func (w *worker) claim() (next time.Duration) {
 			}
 			retry.Reset()
 			next = claimed.Next
-			if w.start(claimed, asked, request) {
+			if w.start(claimed, asked, request) || doubted {
 				continue
 			}
 			if w.drain && idle && len(claimed.Claims) == 0 {
@@ -252,7 +256,7 @@ func (w *worker) request() (ClaimRequest, bool) {
 		w.hungry = true
 		return request, false
 	}
-	if w.suspects > 0 {
+	if w.suspects > 0 || w.doubt {
 		request.Suspects = 0
 	}
 	request.Room = make(map[string]int, len(w.lanes))
@@ -372,7 +376,7 @@ func (w *worker) leave(j *job, e *Effect) {
 	j.lane.flying--
 	j.lane.more = false
 	if e != nil {
-		j.lane.failed = j.lane.failed || !e.Success
+		j.lane.failed = !e.Success
 	}
 	if e.closes() {
 		j.lane.closed++
@@ -494,6 +498,7 @@ func (w *worker) judge(j *job, r *result) Outcome {
 		delay, ok := w.delay(j.ID, r.attempt)
 		if !ok {
 			o.State, o.Reason = Dead, ReasonExhausted
+			break
 		}
 		o.After = max(delay, r.attempt.RetryAfter, 0)
 	}

@@ -428,6 +428,20 @@ func TestRunStoreOutage(t *testing.T) {
 		}
 	})
 
+	bubble(t, "claims whose answers are lost", func(t *testing.T) {
+		store := &lossyStore{MemoryStore: NewMemoryStore(), until: time.Now().Add(10 * time.Minute)}
+		d := dispatcher(t, store, &wire{answer: status(200)}, Options{})
+		for i := range 20 {
+			send(t, d, eventID(i), subscriber("a"))
+		}
+		stop := run(t, d)
+		time.Sleep(time.Hour)
+		stop()
+		stats, err := d.Stats(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, Stats{Delivered: 20}, stats, "none is taken for one that ends its worker")
+	})
+
 	bubble(t, "a store that panics", func(t *testing.T) {
 		store := &faulty{MemoryStore: NewMemoryStore()}
 		calls := 0
@@ -458,6 +472,20 @@ func TestRunStoreOutage(t *testing.T) {
 		require.Less(t, store.calls.Load(), int32(20), "no hot loop")
 		stop()
 	})
+}
+
+// lossyStore is one whose claims take effect, but whose answers are lost.
+type lossyStore struct {
+	*MemoryStore
+	until time.Time
+}
+
+func (s *lossyStore) Claim(ctx context.Context, r ClaimRequest) (Claimed, error) {
+	claimed, err := s.MemoryStore.Claim(ctx, r)
+	if time.Now().Before(s.until) {
+		return Claimed{}, errors.New("the answer was lost")
+	}
+	return claimed, err
 }
 
 type deafStore struct {

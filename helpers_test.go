@@ -85,6 +85,14 @@ func response(code int, header ...string) *http.Response {
 	return &http.Response{StatusCode: code, Header: h, Body: io.NopCloser(strings.NewReader("body"))}
 }
 
+// okAfter answers 200 after a while.
+func okAfter(d time.Duration) func(*http.Request, int) (*http.Response, error) {
+	return func(*http.Request, int) (*http.Response, error) {
+		time.Sleep(d)
+		return response(200), nil
+	}
+}
+
 // hang answers when the attempt is cut.
 func hang(r *http.Request, _ int) (*http.Response, error) {
 	<-r.Context().Done()

@@ -314,10 +314,7 @@ func attempts(t *testing.T, options Options, answer func(*http.Request, int) (*h
 
 // most returns how many requests are in flight at one time.
 func most(t *testing.T, options Options, subscribers, events int) int {
-	w := &wire{answer: func(*http.Request, int) (*http.Response, error) {
-		time.Sleep(time.Second)
-		return response(200), nil
-	}}
+	w := &wire{answer: okAfter(time.Second)}
 	d := dispatcher(t, NewMemoryStore(), w, options)
 	var list []Subscriber
 	for i := range subscribers {

@@ -45,9 +45,9 @@ type Enqueuer interface {
 // processes. A call that is cancelled may or may not have happened. Stores try
 // once and report: the Dispatcher repeats. No transaction stays open, and
 // no slice or map of the caller's is kept, when a method has returned; a
-// Payload, and the Header and Body of an Attempt, which nobody changes, may be. A store that wraps another by
-// embedding the interface hides its optional ones: [Notifier], [StandingStore]
-// and [Manager].
+// Payload, and the Header and Body of an Attempt, which nobody changes, may be.
+// A store that wraps another by embedding the interface hides its optional ones:
+// [Notifier], [StandingStore] and [Manager].
 type Store interface {
 	Enqueuer
 

@@ -42,8 +42,8 @@ type Verifier struct {
 
 // Verify returns nil if one of the signatures in the header is by one of the
 // keys, and an error that matches [ErrHeader], [ErrTimestamp] or [ErrSignature]
-// otherwise, or none of them if a key is malformed. body must be the very bytes that were received. Comparison takes
-// constant time.
+// otherwise, or none of them if a key is malformed. body must be the very bytes
+// that were received. Comparison takes constant time.
 func (v *Verifier) Verify(header http.Header, body []byte) error {
 	now := time.Now()
 	id, err := single(header, headerID)
@@ -114,7 +114,8 @@ func single(h http.Header, name string) (string, error) {
 //
 // It answers 204 once handle has returned nil, so that what is not done is sent
 // again; 500 if handle returned an error or panicked, or a key is malformed; 400 or
-// 401 to what does not verify; 405 to other methods than POST; 413 to a body above MaxBody. The same event can come
+// 401 to what does not verify, without saying why, for which Verify is there; 405 to
+// other methods than POST; 413 to a body above MaxBody. The same event can come
 // more than once, under the same ID.
 func (v *Verifier) Handler(handle func(ctx context.Context, event Event) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -461,7 +461,7 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 		return settle(Dead, ReasonAbandoned)
 	case j.standing.Disabled && j.standing.CancelWaiting:
 		return settle(Cancelled, ReasonDisabled)
-	case j.standing.Disabled, w.shut(j), w.stop.Err() != nil, time.Until(j.leaseEnd) < w.d.options.Timeout+writeBudget/2:
+	case j.standing.Disabled, w.shut(j), !w.mayBegin(j):
 		return released(j), Attempt{}
 	}
 
@@ -470,7 +470,7 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 		return released(j), Attempt{}
 	}
 	attempts := []Attempt{r.attempt}
-	if r.stale && w.stop.Err() == nil && time.Until(j.leaseEnd) >= w.d.options.Timeout+writeBudget/2 {
+	if r.stale && w.mayBegin(j) {
 		if again := s.attempt(j.Claim); !again.unsent {
 			r, attempts = again, append(attempts, again.attempt)
 		}
@@ -478,6 +478,12 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 	o := w.judge(j, &r)
 	o.Attempts = attempts
 	return o, r.attempt
+}
+
+// mayBegin reports whether an attempt may begin: the worker is not to stop, and enough
+// is left of the lease for the attempt and for writing its outcome.
+func (w *worker) mayBegin(j *job) bool {
+	return w.stop.Err() == nil && time.Until(j.leaseEnd) >= w.d.options.Timeout+writeBudget/2
 }
 
 // judge turns the result of an attempt into an outcome.

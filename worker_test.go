@@ -381,10 +381,7 @@ func (slowSigner) Sign(ctx context.Context, m Message, keys []Key) (http.Header,
 func TestRunStoreOutage(t *testing.T) {
 	bubble(t, "an hour", func(t *testing.T) {
 		store := &faulty{MemoryStore: NewMemoryStore()}
-		w := &wire{answer: func(*http.Request, int) (*http.Response, error) {
-			time.Sleep(time.Second)
-			return response(200), nil
-		}}
+		w := &wire{answer: okAfter(time.Second)}
 		var downs, ups, delivered atomic.Int32
 		d := dispatcher(t, store, w, Options{Observers: []Observer{{
 			StoreDown: func(_ context.Context, err error) { require.EqualError(t, err, "down"); downs.Add(1) },
@@ -619,7 +616,9 @@ func TestRunFairness(t *testing.T) {
 	bubble(t, "without", func(t *testing.T) { without, alone = deliver(t, false) })
 	bubble(t, "with a subscriber that hangs", func(t *testing.T) { with, beside = deliver(t, true) })
 
-	require.Equal(t, rounds(without), rounds(with), "the healthy ones take the same turns")
+	const turn = 8 // the concurrency of a subscriber
+	require.Less(t, rounds(without), turn, "the healthy ones take turns")
+	require.Less(t, rounds(with), turn, "the healthy ones take the same turns")
 	slots := float64(64) / float64(64-8) // what the hung one may occupy
 	require.LessOrEqual(t, float64(beside), math.Ceil(float64(alone)*slots)+float64(2*time.Millisecond))
 }
@@ -638,15 +637,12 @@ func rounds(calls []call) (apart int) {
 			apart = max(apart, most-least)
 		}
 	}
-	return min(apart, 8) / 8 // up to the concurrency of a subscriber is one turn
+	return apart
 }
 
 func TestRunLimits(t *testing.T) {
 	bubble(t, "of a subscriber", func(t *testing.T) {
-		w := &wire{answer: func(*http.Request, int) (*http.Response, error) {
-			time.Sleep(time.Second)
-			return response(200), nil
-		}}
+		w := &wire{answer: okAfter(time.Second)}
 		d := dispatcher(t, NewMemoryStore(), w, Options{})
 		s := subscriber("a")
 		s.Concurrency = 2
@@ -680,10 +676,7 @@ func TestRunLimits(t *testing.T) {
 	})
 
 	bubble(t, "of a subscriber, above the default", func(t *testing.T) {
-		w := &wire{answer: func(*http.Request, int) (*http.Response, error) {
-			time.Sleep(time.Second)
-			return response(200), nil
-		}}
+		w := &wire{answer: okAfter(time.Second)}
 		d := dispatcher(t, NewMemoryStore(), w, Options{})
 		s := subscriber("a")
 		s.Concurrency = 20
@@ -696,10 +689,7 @@ func TestRunLimits(t *testing.T) {
 	})
 
 	bubble(t, "two dispatchers on one store", func(t *testing.T) {
-		w := &wire{answer: func(*http.Request, int) (*http.Response, error) {
-			time.Sleep(time.Millisecond)
-			return response(200), nil
-		}}
+		w := &wire{answer: okAfter(time.Millisecond)}
 		store := NewMemoryStore()
 		d1, d2 := dispatcher(t, store, w, Options{}), dispatcher(t, store, w, Options{})
 		stop1, stop2 := run(t, d1), run(t, d2)
@@ -955,10 +945,7 @@ func TestRunAbandoned(t *testing.T) {
 
 	bubble(t, "suspects are attempted one at a time, and delivered", func(t *testing.T) {
 		store := NewMemoryStore()
-		w := &wire{answer: func(*http.Request, int) (*http.Response, error) {
-			time.Sleep(time.Second)
-			return response(200), nil
-		}}
+		w := &wire{answer: okAfter(time.Second)}
 		d := dispatcher(t, store, w, Options{})
 		for i := range 5 {
 			send(t, d, eventID(i), subscriber("a"))

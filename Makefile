@@ -1,5 +1,5 @@
 # Every module of the repository; the root is the first.
-NESTED   := bench interop
+NESTED   := bench crash examples/custom-store examples/postgres-outbox interop pgxstore sqlitestore
 MODULES  := . $(NESTED)
 FUZZTIME := 30s
 REQUIRED := github.com/cenkalti/backoff/v4 github.com/google/uuid github.com/stretchr/testify
@@ -64,7 +64,14 @@ bench: ## measure against a bare http.Client loop, and beside a subscriber that 
 bench-quick: ## measure against a bare http.Client loop, roughly
 	go run ./bench -n 20000 -rounds 3
 
+.PHONY: crash
+crash: ## kill workers and servers at random, and count what was lost
+	go run ./crash -store postgres
+	go run ./crash -store sqlite
+
 .PHONY: examples
 examples: ## run the examples
 	go run ./examples/quickstart
 	go run ./examples/github-to-slack -demo
+	go run ./examples/custom-store
+	go run ./examples/postgres-outbox

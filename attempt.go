@@ -129,8 +129,12 @@ func (s *slot) attempt(c *Claim) (r result) {
 	r.ctx = s.begin(timeout)
 	defer s.end()
 
-	if err := s.d.vet(t); err != nil {
+	switch err := s.d.vet(t); {
+	case errors.Is(err, ErrBlocked):
 		r.err, r.verdict = err, s.d.classify(r.attempt, err)
+		return r
+	case err != nil:
+		r.err, r.neutral = err, true
 		return r
 	}
 	header, err := s.d.header(r.ctx, c, now)
@@ -207,11 +211,11 @@ func request(ctx context.Context, t *target, header http.Header, body []byte) *h
 	return req
 }
 
-// vet checks a target that another Dispatcher has accepted, under another Guard
-// perhaps.
+// vet checks a target that a Directory has given, or that another Dispatcher has
+// accepted, under another Guard perhaps.
 func (d *Dispatcher) vet(t *target) error {
-	if t.vetted == d {
-		return nil
+	if t.fault != nil || t.vetted == d {
+		return t.fault
 	}
 	if _, err := d.options.Guard.CheckURL(t.url.String()); err != nil {
 		return ErrBlocked
@@ -372,7 +376,8 @@ func errorText(err error) string {
 		return ErrBlocked.Error()
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded):
 		return errTimeout.Error()
-	case errors.Is(err, errCut), errors.Is(err, errPanic), errors.Is(err, errNoKey), errors.Is(err, errSigner):
+	case errors.Is(err, errCut), errors.Is(err, errPanic), errors.Is(err, errNoKey), errors.Is(err, errSigner),
+		errors.Is(err, errSubscriber):
 		return err.Error()
 	case errors.Is(err, context.Canceled):
 		return "cancelled"

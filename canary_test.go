@@ -64,25 +64,33 @@ func (tp *tape) observer() Observer {
 		Retrying:   observed,
 		Dead:       observed,
 		Cancelled:  observed,
+		Held:       observed,
 		LeaseLost:  observed,
 		Standing:   func(_ context.Context, _ string, e Effect) { tp.print(e) },
 		StoreDown:  func(_ context.Context, err error) { tp.add("store down", err.Error()) },
 	}
 }
 
-// tapedStore is a MemoryStore that records what it is given and gives.
+// tapedStore records what a store is given and gives.
 type tapedStore struct {
-	*MemoryStore
+	managedStore
 	print func(any)
+}
+
+// managedStore is what a MemoryStore is, too.
+type managedStore interface {
+	Store
+	StandingStore
+	Manager
 }
 
 func (s tapedStore) Enqueue(ctx context.Context, d []Delivery) ([]DeliveryID, error) {
 	s.print(d)
-	return s.MemoryStore.Enqueue(ctx, d)
+	return s.managedStore.Enqueue(ctx, d)
 }
 
 func (s tapedStore) Claim(ctx context.Context, r ClaimRequest) (Claimed, error) {
-	claimed, err := s.MemoryStore.Claim(ctx, r)
+	claimed, err := s.managedStore.Claim(ctx, r)
 	s.print(r)
 	s.print(claimed)
 	return claimed, err
@@ -90,7 +98,7 @@ func (s tapedStore) Claim(ctx context.Context, r ClaimRequest) (Claimed, error) 
 
 func (s tapedStore) Finish(ctx context.Context, o []Outcome) ([]Lease, error) {
 	s.print(o)
-	return s.MemoryStore.Finish(ctx, o)
+	return s.managedStore.Finish(ctx, o)
 }
 
 // signerFunc is a Signer.
@@ -239,6 +247,80 @@ func TestCanary(t *testing.T) {
 	}
 }
 
+// TestCanaryAtRest looks for a recognisable secret and token in all that a durable
+// store is given, and in what comes out when it, or what is to open it, fails.
+func TestCanaryAtRest(t *testing.T) {
+	sealingSecret := "canary: sealing key of 32 bytes!"
+	sealer := newSealer(t, SealingKey{ID: "k1", Secret: NewSecret(sealingSecret)})
+	canarySubscriber := func(id string) Subscriber {
+		return Subscriber{
+			ID: id, URL: "https://" + id + ".example.com/?" + canaryToken, Keys: []Key{canaryKey},
+			Header: http.Header{"Authorization": {canaryToken}},
+		}
+	}
+	faults := 0
+	known := &register{answer: func(_ context.Context, id string, n int) (Subscriber, error) {
+		s := canarySubscriber(id)
+		switch {
+		case id == "panics" && n < 2:
+			faults++
+			panic(canary)
+		case id == "invalid" && n < 2:
+			faults++
+			s.Header = http.Header{"Host": {canaryToken}}
+		case id == "blocked":
+			faults++
+			s.URL = "http://10.0.0.1/?" + canaryToken
+		}
+		return s, nil
+	}}
+	for name, options := range map[string]Options{"sealer": {Sealer: sealer}, "directory": {Directory: known, DirectoryTTL: -1}} {
+		bubble(t, name, func(t *testing.T) {
+			var tp tape
+			var log bytes.Buffer
+			store := newRows()
+			options.Retry = Schedule(time.Second, time.Second)
+			options.Observers = []Observer{tp.observer()}
+			options.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			w := &wire{answer: status(500)}
+			d := dispatcher(t, tapedStore{store, tp.print}, w, options)
+			for _, id := range []string{"panics", "invalid", "blocked", "damaged", "strange"} {
+				_, err := d.Send(t.Context(), Event{ID: "e", Type: "x"}, []Subscriber{canarySubscriber(id)})
+				require.NoError(t, err)
+			}
+			if name == "sealer" {
+				store.stored[DeliveryID{"e", "damaged"}] = store.stored[DeliveryID{"e", "strange"}]
+				store.stored[DeliveryID{"e", "strange"}] = []byte(`{"sealed":{"key":"k2","data":"AAAA"}}`)
+			}
+			for range 3 {
+				_, err := d.Drain(t.Context())
+				require.NoError(t, err)
+				time.Sleep(time.Minute)
+			}
+			for record, err := range d.List(t.Context(), Filter{}) {
+				require.NoError(t, err)
+				record, err = d.Get(t.Context(), record.ID)
+				require.NoError(t, err)
+				tp.print(record)
+			}
+			for id, data := range store.stored {
+				tp.add("stored "+id.String(), string(data))
+			}
+			w.calls = nil // of this test
+			for _, v := range []any{d, options, &options, sealer, *sealer, SealingKey{ID: "k1", Secret: NewSecret(sealingSecret)}} {
+				tp.print(v)
+			}
+			tp.add("log", log.String())
+			require.Contains(t, log.String(), map[string]string{"sealer": "no sealing key", "directory": "panic in the directory"}[name])
+			for where, text := range tp.texts {
+				require.NotEmpty(t, text, where)
+				requireHidden(t, string(text), canary, canaryToken, sealingSecret)
+			}
+		})
+	}
+	require.Equal(t, 5, faults)
+}
+
 // canaryFaults makes Send fail in every way that has to do with a secret.
 func canaryFaults(t *testing.T, d *Dispatcher, tp *tape, url string) {
 	for name, change := range map[string]func(*Event, *Subscriber){
@@ -290,7 +372,7 @@ func canaryTypes(t *testing.T, tp *tape, d *Dispatcher, options Options, stats S
 		Claim{Delivery: delivery}, Outcome{Effect: &Effect{}}, stats,
 		canaryKey, &canaryKey, subscribers[0].Keys, canaryKey.Secret,
 		Verifier{Keys: subscribers[0].Keys}, &Verifier{Keys: subscribers[0].Keys},
-		d, options, &options, d.Via(d.store), d.store, d.store.(tapedStore).MemoryStore,
+		d, options, &options, d.Via(d.store), d.store, d.store.(tapedStore).managedStore,
 	} {
 		tp.print(v)
 	}

@@ -31,9 +31,14 @@ var (
 	// this text alone, so that a tenant cannot tell which rule refused it.
 	ErrBlocked = errors.New("outhook: target is not allowed")
 
+	// ErrUnknownSubscriber is to be returned by a [Directory] that has no
+	// subscriber with an ID.
+	ErrUnknownSubscriber = errors.New("outhook: unknown subscriber")
+
 	// ErrPlaintextKeys is returned when a store marshals a [Snapshot] that
-	// holds signing keys and Options.StoreKeysInPlaintext is false.
-	ErrPlaintextKeys = errors.New("outhook: signing keys would be stored in plaintext, see Options.StoreKeysInPlaintext")
+	// holds signing keys, and of Options.Sealer, Directory and
+	// StoreKeysInPlaintext none is set.
+	ErrPlaintextKeys = errors.New("outhook: signing keys would be stored in plaintext, see Options.Sealer, Directory and StoreKeysInPlaintext")
 )
 
 // A FieldError names one faulty field of an event, a subscriber or the options.

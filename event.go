@@ -88,6 +88,9 @@ func Decode[T any](event Event) (T, error) {
 }
 
 // A Subscriber wants to know of events.
+//
+// With Options.Directory, Send looks at ID, Events, Ordered, HoldOnDead and Encode
+// alone: the other fields are those that the [Directory] answers for each attempt.
 type Subscriber struct {
 	// ID identifies the subscriber among all tenants of a store.
 	// 1 to 128 bytes of printable ASCII, without spaces. Required.
@@ -203,6 +206,7 @@ const (
 	ReasonExpired   = "expired"   // its TTL had passed
 	ReasonAbandoned = "abandoned" // too many claims in a row ended without an outcome
 	ReasonDisabled  = "disabled"  // its subscriber is disabled and Options.CancelDisabled is set
+	ReasonUnknown   = "unknown"   // the Directory knows no such subscriber
 	ReasonCancelled = "cancelled" // by Cancel
 )
 

@@ -140,7 +140,7 @@ func TestSendReportsAllFaults(t *testing.T) {
 	}](err)
 	require.True(t, ok)
 	require.Equal(t, []string{
-		"Event.ID", "ID", "URL", "Keys", "Events[1]", "Events[2]", "Header", "Timeout", "Concurrency", "ID",
+		"Event.ID", "ID", "Events[1]", "Events[2]", "URL", "Keys", "Header", "Timeout", "Concurrency", "ID",
 	}, fields(joined.Unwrap()))
 }
 

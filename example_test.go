@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -975,6 +976,99 @@ func ExampleSubscriber_encode() {
 	// 1 accepted, 0 filtered, <nil>
 	// 0 accepted, 1 filtered, <nil>
 	// {"text":"invoice.paid: 42.00"}
+}
+
+// customers is where the service keeps its subscribers.
+type customers map[string]outhook.Subscriber
+
+func (c customers) Subscriber(_ context.Context, id string) (outhook.Subscriber, error) {
+	s, ok := c[id]
+	if !ok {
+		return outhook.Subscriber{}, outhook.ErrUnknownSubscriber
+	}
+	return s, nil
+}
+
+// With a Directory, Send is given IDs, and an attempt uses the URL and keys
+// of its time.
+func ExampleDirectory() {
+	ctx := context.Background()
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		fmt.Println("request", r.URL.Path, r.Header.Get("webhook-id"))
+	}))
+	defer receiver.Close()
+	known := customers{
+		"customer-1": {URL: receiver.URL + "/old", Keys: []outhook.Key{outhook.GenerateKey()}},
+		"customer-2": {URL: receiver.URL + "/two", Keys: []outhook.Key{outhook.GenerateKey()}},
+	}
+	d, err := outhook.New(outhook.NewMemoryStore(), &outhook.Options{Guard: outhook.DevelopmentGuard(), Directory: known})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = d.Send(ctx, outhook.Event{ID: "evt_1", Type: "ping"}, []outhook.Subscriber{{ID: "customer-1"}, {ID: "customer-2"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	// Before the attempts, one moves and one leaves.
+	known["customer-1"] = outhook.Subscriber{URL: receiver.URL + "/new", Keys: []outhook.Key{outhook.GenerateKey()}}
+	delete(known, "customer-2")
+	if _, err := d.Drain(ctx); err != nil {
+		log.Fatal(err)
+	}
+	for _, id := range []string{"customer-1", "customer-2"} {
+		record, err := d.Get(ctx, outhook.DeliveryID{Event: "evt_1", Subscriber: id})
+		fmt.Println(id, record.State, record.Reason, err)
+	}
+	// Output:
+	// request /new evt_1
+	// customer-1 delivered  <nil>
+	// customer-2 cancelled unknown <nil>
+}
+
+// table is a store's table of deliveries.
+type table map[outhook.DeliveryID][]byte
+
+func (t table) Enqueue(_ context.Context, deliveries []outhook.Delivery) ([]outhook.DeliveryID, error) {
+	for _, d := range deliveries {
+		row, err := d.Snapshot.MarshalBinary()
+		if err != nil {
+			return nil, err
+		}
+		t[d.ID] = row
+	}
+	return nil, nil
+}
+
+// With a Sealer, a database holds nothing of a subscriber that can be read but its ID.
+func ExampleNewSealer() {
+	secret, err := base64.StdEncoding.DecodeString("3q2+7wABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhs=") // from the environment
+	if err != nil {
+		log.Fatal(err)
+	}
+	sealer, err := outhook.NewSealer(outhook.SealingKey{ID: "2026-01", Secret: outhook.NewSecret(string(secret))})
+	if err != nil {
+		log.Fatal(err)
+	}
+	d, err := outhook.New(outhook.NewMemoryStore(), &outhook.Options{Sealer: sealer})
+	if err != nil {
+		log.Fatal(err)
+	}
+	rows := table{}
+	_, err = d.Via(rows).Send(context.Background(), outhook.Event{ID: "evt_1", Type: "ping"}, []outhook.Subscriber{{
+		ID: "customer-1", URL: "https://customer.example.com/hooks", Keys: []outhook.Key{outhook.GenerateKey()},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	row := rows[outhook.DeliveryID{Event: "evt_1", Subscriber: "customer-1"}]
+	var restored outhook.Snapshot
+	err = restored.UnmarshalBinary(row)
+	fmt.Printf("%.28s…\n", row)
+	fmt.Println(restored, err)
+	// Output:
+	// {"sealed":{"key":"2026-01","…
+	// (sealed) <nil>
 }
 
 // Its bounds are fields, to be set before the store is used.

@@ -3,6 +3,7 @@ package outhook
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -190,6 +191,7 @@ func FuzzSnapshot(f *testing.F) {
 		`{"url":"https://a.example/"}`,
 		`{"url":"https://a.example:8443/x?q=1","header":{"X":["1",""]},"unsigned":true,"timeout":5,"concurrency":-1,"labels":{"a":"b"}}`,
 		`{"url":"https://[::1%25lo]/","keys":[{"secret":"d2hzZWNf","scheme":"x","expires":"2026-01-02T03:04:05.6+01:00"},{}]}`,
+		`{"sealed":{"key":"k1","data":"c2VhbGVk"},"url":"https://a.example/"}`, `{"sealed":{}}`, `{"directory":true,"labels":{"a":"b"}}`,
 		`{"url":"//%41/\u0000"}`, `{"url":null}`, `null`, `[]`, ``, "\xff",
 	} {
 		f.Add([]byte(seed))
@@ -208,5 +210,54 @@ func FuzzSnapshot(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, string(once), string(twice))
 		require.Equal(t, first.String(), second.String())
+	})
+}
+
+// FuzzSealed: what is sealed opens as what it was and for its delivery alone, with
+// any bit flipped it does not open, and nothing that was not sealed does.
+func FuzzSealed(f *testing.F) {
+	f.Add("e", "a", []byte(`{"url":"https://a.example/"}`), uint(0))
+	f.Add("", "", []byte(`{"url":"https://[::1]/","keys":[{"secret":"d2hzZWNf"}]}`), uint(1000))
+	f.Add("e/", "\xff", []byte("\x00"), uint(100))
+	sealer := newSealer(f, sealingKey("k1", 1), sealingKey("k2", 2))
+	f.Fuzz(func(t *testing.T, event, subscriber string, data []byte, bit uint) {
+		id := DeliveryID{event, subscriber}
+		_, err := sealer.open(&sealed{"k2", data}, id)
+		require.ErrorIs(t, err, errUnopened)
+
+		want, fault := decodeTarget(data)
+		if fault == nil && want.url == nil {
+			fault = errUnopened
+		}
+		stored, err := json.Marshal(storedTarget{Sealed: sealer.seal(data, id)})
+		require.NoError(t, err)
+		open := func(stored []byte, id DeliveryID) (*target, error) {
+			t, err := decodeTarget(stored)
+			if err != nil || t.sealed == nil {
+				return nil, errUnopened
+			}
+			return sealer.open(t.sealed, id)
+		}
+		opened, err := open(stored, id)
+		require.Equal(t, fault == nil, err == nil)
+		if fault == nil {
+			require.Equal(t, want.url, opened.url)
+			require.Equal(t, want.header, opened.header)
+		}
+		_, err = open(stored, DeliveryID{event + "x", subscriber})
+		require.ErrorIs(t, err, errUnopened)
+		_, err = open(stored, DeliveryID{subscriber, event + "x"})
+		require.ErrorIs(t, err, errUnopened)
+
+		// A bit of the JSON around it, as the case of a name, may make no difference.
+		stored[bit/8%uint(len(stored))] ^= 1 << (bit % 8)
+		if flipped, err := open(stored, id); err == nil {
+			require.Equal(t, opened.url, flipped.url)
+			require.Equal(t, opened.header, flipped.header)
+		}
+		inside := sealer.seal(data, id)
+		inside.Data[bit/8%uint(len(inside.Data))] ^= 1 << (bit % 8)
+		_, err = sealer.open(inside, id)
+		require.ErrorIs(t, err, errUnopened)
 	})
 }

@@ -3,6 +3,7 @@ package outhook
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -26,11 +27,13 @@ type Observer struct {
 	Attempted func(ctx context.Context, o Observation)
 
 	// One of these is called after the outcome of a claim was stored,
-	// with Attempt the last that was made. None is for a claim that was released.
+	// with Attempt the last that was made. Of a claim that was released, only
+	// Held is told, if it was for After.
 	Delivered func(ctx context.Context, o Observation)
 	Retrying  func(ctx context.Context, o Observation) // After is set
 	Dead      func(ctx context.Context, o Observation) // Reason is set
 	Cancelled func(ctx context.Context, o Observation) // Reason is set; not for Dispatcher.Cancel
+	Held      func(ctx context.Context, o Observation) // Reason and After are set: no Directory or Sealer could give the subscriber
 
 	// Standing is called after an outcome that paused or disabled a
 	// subscriber was stored. It is not called for Disable and Enable.
@@ -51,17 +54,20 @@ type Observation struct {
 	ID      DeliveryID
 	Type    string            // of the event
 	Labels  map[string]string // of the event
-	Target  string            // scheme and host of the URL
+	Target  string            // scheme and host of the URL, or "(directory)" or "(sealed)"
 	Attempt Attempt           // before an attempt: Number, Replay and Time alone
 	Age     time.Duration     // since Send or replay, when it was claimed
 	After   time.Duration     // until the next attempt
-	Reason  string            // of a dead or cancelled one
+	Reason  string            // of a dead, cancelled or held one
 }
 
 // observers calls those of a Dispatcher.
 type observers struct {
 	list   []Observer
 	logger *slog.Logger
+
+	mu      sync.Mutex
+	alarmed time.Time // when alarm logged last; guarded by mu
 }
 
 func (os *observers) each(call func(*Observer)) {
@@ -84,6 +90,21 @@ func (os *observers) contained(f func()) {
 func (os *observers) log(text string, args ...any) {
 	defer func() { _ = recover() }()
 	os.logger.Error(text, args...)
+}
+
+// alarm logs what may happen over and over while something lasts that somebody
+// has to mend: at most once a minute.
+func (os *observers) alarm(text string, args ...any) {
+	now := time.Now()
+	os.mu.Lock()
+	due := os.alarmed.IsZero() || now.Sub(os.alarmed) >= time.Minute
+	if due {
+		os.alarmed = now
+	}
+	os.mu.Unlock()
+	if due {
+		os.log(text, args...)
+	}
 }
 
 func (os *observers) sent(ctx context.Context, event Event, receipt Receipt) {
@@ -143,6 +164,7 @@ func delivered(o *Observer) func(context.Context, Observation) { return o.Delive
 func retrying(o *Observer) func(context.Context, Observation)  { return o.Retrying }
 func died(o *Observer) func(context.Context, Observation)      { return o.Dead }
 func cancelled(o *Observer) func(context.Context, Observation) { return o.Cancelled }
+func heldBack(o *Observer) func(context.Context, Observation)  { return o.Held }
 func leaseLost(o *Observer) func(context.Context, Observation) { return o.LeaseLost }
 
 // logObserver writes what happens to a logger: failures that will be retried
@@ -180,6 +202,7 @@ func logObserver(logger *slog.Logger) Observer {
 		Retrying:  log(slog.LevelDebug, "delivery failed, will retry"),
 		Dead:      log(slog.LevelWarn, "delivery is dead"),
 		Cancelled: log(slog.LevelInfo, "delivery cancelled"),
+		Held:      log(slog.LevelDebug, "delivery held"),
 		LeaseLost: log(slog.LevelWarn, "lease lost, outcome dropped"),
 		Standing: func(ctx context.Context, subscriber string, e Effect) {
 			if e.Disable {

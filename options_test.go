@@ -55,6 +55,45 @@ var optionTests = map[string]func(t *testing.T){
 		_, err = d.Try(t.Context(), Event{Type: "x"}, s)
 		require.ErrorContains(t, err, "Keys[1]: its Scheme is not in Options.Signers")
 	},
+	"Directory": func(t *testing.T) {
+		first := func(directory Directory) call {
+			w := &wire{answer: status(200)}
+			d := dispatcher(t, NewMemoryStore(), w, Options{Directory: directory})
+			s := subscriber("a")
+			s.URL = "https://given.example.com/"
+			send(t, d, "e", s)
+			_, err := d.Drain(t.Context())
+			require.NoError(t, err)
+			return w.to("")[0]
+		}
+		require.Equal(t, "given.example.com", first(nil).host)
+		require.Equal(t, host("a"), first(&register{}).host)
+	},
+	"DirectoryTTL": func(t *testing.T) {
+		lookups := func(ttl time.Duration) int {
+			r := &register{}
+			d := dispatcher(t, NewMemoryStore(), &wire{answer: status(200)}, Options{Directory: r, DirectoryTTL: ttl})
+			stop := run(t, d)
+			defer stop()
+			for i := range 60 {
+				send(t, d, eventID(i), Subscriber{ID: "a"})
+				time.Sleep(time.Second)
+			}
+			return r.count("a")
+		}
+		require.Equal(t, 6, lookups(0))
+		require.Equal(t, 2, lookups(30*time.Second))
+		require.Equal(t, 60, lookups(-1))
+	},
+	"Sealer": func(t *testing.T) {
+		stored := func(options Options) string {
+			store := newRows()
+			send(t, dispatcher(t, store, &wire{}, options), "e", subscriber("a"))
+			return string(store.stored[DeliveryID{"e", "a"}])
+		}
+		require.Contains(t, stored(Options{StoreKeysInPlaintext: true}), host("a"))
+		require.NotContains(t, stored(Options{Sealer: newSealer(t, sealingKey("k1", 1))}), host("a"))
+	},
 	"StoreKeysInPlaintext": func(t *testing.T) {
 		d := dispatcher(t, NewMemoryStore(), &wire{}, Options{})
 		_, err := enqueued(t, d, "e", subscriber("a"))[0].Snapshot.MarshalBinary()

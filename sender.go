@@ -31,10 +31,27 @@ type Options struct {
 	// Standard Webhooks alone.
 	Signers map[string]Signer
 
+	// Directory is asked for the subscriber at each attempt, so that retries
+	// follow its changes and stores hold no keys. Nil: an attempt uses the
+	// subscriber as it was given to Send.
+	Directory Directory
+
+	// DirectoryTTL is how long an answer of the Directory is used again.
+	// Negative: it is asked for each attempt, though those to one subscriber
+	// that ask at the same time share the answer. Zero: 10 s.
+	DirectoryTTL time.Duration
+
+	// Sealer encrypts what durable stores keep of subscribers, all but their
+	// IDs; not payloads. What a store returns unsealed is held back, unless
+	// StoreKeysInPlaintext is set, too. It cannot be combined with Directory.
+	// Nil: they are stored as they are, see StoreKeysInPlaintext.
+	Sealer *Sealer
+
 	// StoreKeysInPlaintext lets durable stores keep signing keys as they
-	// are. Whoever reads the database can then forge requests. With false, such
-	// a store refuses deliveries that are signed. MemoryStore does not need it.
-	// URLs, headers, labels and payloads are stored as they are in any case.
+	// are. Whoever reads the database can then forge requests. With a Sealer,
+	// new ones are sealed, and it lets what was stored before be attempted. With
+	// false and neither Sealer nor Directory, such a store refuses deliveries
+	// that are signed. MemoryStore needs none of them.
 	StoreKeysInPlaintext bool
 
 	// Retry says when a failed attempt is repeated. Nil: StandardSchedule().
@@ -136,6 +153,15 @@ func (o Options) complete() (Options, error) {
 	number("SubscriberConcurrency", &o.SubscriberConcurrency, 8, 1)
 	number("MaxPayload", &o.MaxPayload, 256<<10, 1)
 	atLeast("KeepResponse", int64(o.KeepResponse), 0)
+	if o.DirectoryTTL == 0 {
+		o.DirectoryTTL = 10 * time.Second
+	}
+	switch {
+	case o.Sealer != nil && o.Sealer.first == "":
+		f.add("", "Options.Sealer", "was not made by NewSealer")
+	case o.Sealer != nil && o.Directory != nil:
+		f.add("", "Options.Sealer", "is given together with Directory, which leaves nothing to seal")
+	}
 	if o.Grace == 0 {
 		o.Grace = 10 * time.Second
 	}
@@ -182,6 +208,7 @@ type Dispatcher struct {
 	manager   Manager       // nil: unsupported
 	standings StandingStore // the store, or local
 	local     *localStandings
+	directory *directory // nil: none
 	options   Options
 	transport Transport
 	ownsIdle  *http.Transport // whose idle connections end with Run; nil: the host's
@@ -207,7 +234,7 @@ func New(store Store, options *Options) (*Dispatcher, error) {
 		store:     store,
 		options:   o,
 		transport: o.Transport,
-		observers: observers{o.Observers, o.Logger},
+		observers: observers{list: o.Observers, logger: o.Logger},
 		wake:      make(chan struct{}, 1),
 	}
 	if d.transport == nil {
@@ -215,6 +242,9 @@ func New(store Store, options *Options) (*Dispatcher, error) {
 		d.ownsIdle.MaxIdleConnsPerHost = o.Concurrency // subscribers may share a host
 		d.ownsIdle.MaxIdleConns = 4*o.Concurrency + 256
 		d.transport = d.ownsIdle
+	}
+	if o.Directory != nil {
+		d.directory = newDirectory(d)
 	}
 	d.notifier, _ = store.(Notifier)
 	d.manager, _ = store.(Manager)
@@ -277,7 +307,7 @@ func (d *Dispatcher) send(ctx context.Context, enqueuer Enqueuer, event Event, s
 			f.add(s.ID, "ID", "stands twice in the list")
 		}
 		seen[s.ID] = true
-		delivery, wanted := d.delivery(content, s, &f)
+		delivery, wanted := d.delivery(content, s, d.directory != nil, &f)
 		if wanted {
 			deliveries = append(deliveries, delivery)
 		} else {
@@ -322,17 +352,30 @@ func (d *Dispatcher) prepare(event Event, f *faults) (*content, Event) {
 	return newContent(event, explicitTime, d.options.MaxPayload, f), event
 }
 
-// delivery validates a subscriber and makes its delivery. Its second result is
-// false if the event is not for it.
-func (d *Dispatcher) delivery(c *content, s *Subscriber, f *faults) (Delivery, bool) {
+// delivery validates a subscriber and makes its delivery. With lookUp, attempts
+// will ask the Directory for its target. The second result is false if the event
+// is not for it.
+func (d *Dispatcher) delivery(c *content, s *Subscriber, lookUp bool, f *faults) (Delivery, bool) {
 	before := len(*f)
-	target := d.target(c, s, f)
+	if !validName(s.ID) {
+		f.add(s.ID, "ID", "%q is not 1 to 128 bytes of printable ASCII without spaces", clip(s.ID))
+	}
+	for i, pattern := range s.Events {
+		if !validPattern(pattern) {
+			f.add(s.ID, fmt.Sprintf("Events[%d]", i), `%q is no event type, none followed by ".*", and not "*"`, clip(pattern))
+		}
+	}
+	t := &target{directory: true}
+	if !lookUp {
+		t = d.target(s, f)
+	}
+	t.id, t.labels = DeliveryID{c.event.ID, s.ID}, c.event.Labels
 	if !c.valid || len(*f) > before || !s.wants(c.event.Type) {
 		return Delivery{}, false
 	}
 	payload, wanted := d.payload(c, s, f)
 	delivery := Delivery{
-		ID:         DeliveryID{c.event.ID, s.ID},
+		ID:         t.id,
 		Type:       c.event.Type,
 		Time:       c.event.Time,
 		OrderKey:   c.event.OrderKey,
@@ -341,7 +384,7 @@ func (d *Dispatcher) delivery(c *content, s *Subscriber, f *faults) (Delivery, b
 		TTL:        c.event.TTL,
 		Digest:     c.digest,
 		Payload:    payload,
-		Snapshot:   newSnapshot(target),
+		Snapshot:   newSnapshot(t),
 	}
 	if s.Ordered {
 		delivery.OrderKey = "*"
@@ -370,22 +413,14 @@ func encode(f func(Event) (*Payload, error), event Event) (payload *Payload, err
 	return f(event)
 }
 
-// target validates a subscriber and keeps what its attempts need.
-func (d *Dispatcher) target(c *content, s *Subscriber, f *faults) *target {
+// target validates and keeps of a subscriber what its attempts need.
+func (d *Dispatcher) target(s *Subscriber, f *faults) *target {
 	o := &d.options
-	if !validName(s.ID) {
-		f.add(s.ID, "ID", "%q is not 1 to 128 bytes of printable ASCII without spaces", clip(s.ID))
-	}
 	u, err := o.Guard.CheckURL(s.URL)
 	if err != nil {
 		*f = append(*f, &FieldError{Subscriber: s.ID, Field: "URL", Reason: err.Error(), cause: err})
 	}
 	checkKeys(s, o.Signers, time.Now(), f)
-	for i, pattern := range s.Events {
-		if !validPattern(pattern) {
-			f.add(s.ID, fmt.Sprintf("Events[%d]", i), `%q is no event type, none followed by ".*", and not "*"`, clip(pattern))
-		}
-	}
 	checkHeader(s.ID, "Header", s.Header, f)
 	if s.Timeout < 0 || s.Timeout > o.Timeout {
 		f.add(s.ID, "Timeout", "%v is not in 0 to Options.Timeout, %v", s.Timeout, o.Timeout)
@@ -400,15 +435,15 @@ func (d *Dispatcher) target(c *content, s *Subscriber, f *faults) *target {
 		unsigned:    s.Unsigned,
 		timeout:     s.Timeout,
 		concurrency: s.Concurrency,
-		labels:      c.event.Labels,
 		plaintext:   o.StoreKeysInPlaintext,
+		sealer:      o.Sealer,
 		vetted:      d,
 	}
 }
 
 // Try makes one attempt at once, with the event and subscriber as they are:
 // for a button that sends a test event. It stores nothing, neither filters nor
-// retries, and leaves the subscriber's standing alone. The Attempt keeps header and
+// retries, asks no Directory, and leaves the subscriber's standing alone. The Attempt keeps header and
 // body of the response, of that Options.KeepResponse bytes, at least 4 KiB.
 // Of the observers' funcs, Attempting and Attempted are called.
 //
@@ -418,7 +453,7 @@ func (d *Dispatcher) Try(ctx context.Context, event Event, subscriber Subscriber
 	f := faults{}
 	content, _ := d.prepare(event, &f)
 	subscriber.Events = nil
-	delivery, wanted := d.delivery(content, &subscriber, &f)
+	delivery, wanted := d.delivery(content, &subscriber, false, &f)
 	if err := f.err(); err != nil {
 		return Attempt{}, err
 	}

@@ -167,6 +167,7 @@ type job struct {
 	round    int       // of its claim
 	leaseEnd time.Time // reckoned from before the claim
 	suspect  bool
+	held     error // why it has to wait for what is not its receiver's; nil: it has not
 }
 
 // A report is what became of a job.
@@ -287,6 +288,11 @@ func (w *worker) ask(request ClaimRequest) (claimed Claimed, asked time.Time, er
 	if w.d.local != nil {
 		resume = w.d.local.admit(request.Room, request.Lease)
 	}
+	if w.d.directory != nil {
+		if at := w.d.directory.admit(request.Room); resume == 0 || at > 0 && at < resume {
+			resume = at
+		}
+	}
 	asked = time.Now()
 	err = w.call(func() (err error) {
 		claimed, err = w.d.store.Claim(ctx, request)
@@ -308,6 +314,7 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 			round:    w.round,
 			leaseEnd: asked.Add(request.Lease),
 			suspect:  c.Unfinished >= request.SuspectAfter,
+			held:     w.d.open(c),
 		}
 		if w.d.local != nil {
 			j.standing = w.d.local.get(c.ID.Subscriber)
@@ -333,10 +340,7 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 // store may not have known of a lower limit, and whether there is room for more
 // although the store gave all that it was asked for.
 func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
-	limit := w.d.options.SubscriberConcurrency
-	if t := j.Snapshot.target(); t != nil && t.concurrency > 0 {
-		limit = t.concurrency
-	}
+	limit := w.d.limit(j.Claim)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	j.lane = w.lanes[j.ID.Subscriber]
@@ -463,6 +467,11 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 		return settle(Cancelled, ReasonDisabled)
 	case j.standing.Disabled, w.shut(j), !w.mayBegin(j):
 		return released(j), Attempt{}
+	case j.held != nil:
+		return held(j, holdDelay(maxFailures)), Attempt{}
+	}
+	if o, ready := w.look(j); !ready {
+		return o, Attempt{}
 	}
 
 	r := s.attempt(j.Claim)
@@ -626,6 +635,9 @@ func (w *worker) report(batch []report, lost []Lease) {
 		}
 		ob := w.d.observation(r.job.Claim, r.last)
 		ob.Reason, ob.After = o.Reason, o.After
+		if r.job.held != nil && o.Released {
+			ob.Reason = r.job.held.Error()
+		}
 		if pick := tells(o, late); pick != nil {
 			os.observe(w.writes, ob, pick)
 		}
@@ -651,6 +663,8 @@ func tells(o *Outcome, late bool) func(*Observer) func(context.Context, Observat
 	switch {
 	case late:
 		return leaseLost
+	case o.Released && o.After > 0:
+		return heldBack
 	case o.Released:
 		return nil
 	case o.State == Delivered:

@@ -1,0 +1,574 @@
+package pgxstore
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outhook/outhook"
+)
+
+// contended is reported as Next when something was due, but in the hands of
+// another transaction, which may or may not lease it.
+const contended = 10 * time.Millisecond
+
+// minLanes is how many subscribers are looked at in one go, at least.
+const minLanes = 64
+
+// A lane is a subscriber that has something pending.
+type lane struct {
+	id       int64
+	standing outhook.Standing
+	kept     bool      // the standing is stored
+	opens    time.Time // when the standing admits something; zero: now
+	closed   bool      // until the standing changes
+	room     int       // what is left of it
+}
+
+// A picked row is due and locked by the transaction of its Claim.
+type picked struct {
+	lane    *lane
+	ctid    string
+	id      int64
+	key     string
+	suspect bool
+}
+
+// A claiming is one call of Claim.
+type claiming struct {
+	s         *Store
+	request   outhook.ClaimRequest
+	tx        pgx.Tx
+	now       time.Time
+	lanes     []*lane // in the order of their turns
+	picked    []picked
+	suspects  int // room for them that is left
+	claims    []outhook.Claim
+	turn      *lane // whose turn was the last
+	standings map[string]outhook.Standing
+}
+
+// Claim implements [outhook.Store].
+//
+// Its transaction locks rows of pending, passing over those that are
+// locked, and then keys in hold; it waits for no other claim.
+func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
+	err = s.inTx(ctx, "claim", func(tx pgx.Tx) error {
+		c := &claiming{s: s, request: request, tx: tx, suspects: request.Suspects}
+		if err := c.pick(ctx); err != nil {
+			return err
+		}
+		claimed = outhook.Claimed{}
+		if len(c.picked) > 0 {
+			if err := c.lease(ctx); err != nil {
+				return err
+			}
+			claimed.Claims, claimed.Standings = c.claims, c.standings
+		}
+		if len(c.claims) < request.Limit {
+			claimed.Next, err = c.next(ctx)
+		}
+		return err
+	})
+	if err != nil {
+		return outhook.Claimed{}, err
+	}
+	return claimed, nil
+}
+
+// pick locks what is to be leased, subscriber by subscriber in their turns.
+func (c *claiming) pick(ctx context.Context) error {
+	var at cycle
+	for n := max(c.request.Limit, minLanes); ; {
+		lanes, err := c.look(ctx, &at, n)
+		if err != nil {
+			return err
+		}
+		if err := c.pickFrom(ctx, lanes); err != nil {
+			return err
+		}
+		if len(lanes) < n || len(c.picked) >= c.request.Limit {
+			return nil
+		}
+	}
+}
+
+// A cycle is a place among the turns.
+type cycle struct {
+	turn    *int64 // where the cycle begins and ends; nil: at the turn that is stored
+	after   *int64 // the lane that was looked at last; nil: the one of turn
+	wrapped bool   // after stands at or before turn
+}
+
+// lookLanes returns subscribers that have something pending, by a loose scan of the
+// index: one step for each, however much of it waits.
+const lookLanes = `
+with recursive turn as materialized (
+    select coalesce($1::bigint, (select last_value from {schema}.turn)) as id
+), lane (id, wrapped, n) as (
+    select coalesce($2::bigint, turn.id), $3::boolean, 0 from turn
+    union all
+    select x.id, x.wrapped, lane.n + 1
+    from lane cross join turn cross join lateral (
+        (select p.subscriber, lane.wrapped from {schema}.pending p
+         where p.subscriber > lane.id and p.subscriber <= case when lane.wrapped then turn.id else 9223372036854775807 end
+         order by p.subscriber limit 1)
+        union all
+        (select p.subscriber, true from {schema}.pending p
+         where not lane.wrapped and p.subscriber <= turn.id
+         order by p.subscriber limit 1)
+        limit 1
+    ) x (id, wrapped)
+    where lane.n < $4::integer
+)
+select turn.id, lane.id, lane.wrapped, s.name, s.standing::text, s.opens = 'infinity',
+    case when s.opens > {now} and s.opens < 'infinity' then s.opens end, {now}
+from lane cross join turn cross join lateral (select * from {schema}.subscriber s where s.id = lane.id limit 1) s
+where lane.n > 0`
+
+// look returns the next lanes of the cycle, at most n, and moves on.
+func (c *claiming) look(ctx context.Context, at *cycle, n int) (lanes []*lane, err error) {
+	err = c.s.queryPinned(ctx, c.tx, func(rows pgx.Rows) error {
+		l := &lane{}
+		var turn int64
+		var standing *string
+		var opens *time.Time
+		if err := rows.Scan(&turn, &l.id, &at.wrapped, &l.standing.Subscriber, &standing, &l.closed, &opens, &c.now); err != nil {
+			return err
+		}
+		at.turn, at.after = &turn, &l.id
+		if opens != nil {
+			l.opens = *opens
+		}
+		if l.kept = standing != nil; l.kept {
+			if err := json.Unmarshal([]byte(*standing), &l.standing); err != nil {
+				return err
+			}
+		}
+		room, ok := c.request.Room[l.standing.Subscriber]
+		if !ok {
+			room = c.request.PerSubscriber
+		}
+		l.room = min(room, c.request.Limit)
+		lanes = append(lanes, l)
+		return nil
+	}, lookLanes, at.turn, at.after, at.wrapped, n)
+	return lanes, err
+}
+
+// pickFrom locks due rows of lanes. It adds those that have room to c.lanes.
+func (c *claiming) pickFrom(ctx context.Context, lanes []*lane) error {
+	var open []*lane
+	for _, l := range lanes {
+		if l.room <= 0 {
+			continue
+		}
+		c.lanes = append(c.lanes, l)
+		if l.closed || l.opens.After(c.now) {
+			continue
+		}
+		if l.kept {
+			before := l.standing
+			n, next := l.standing.Admit(c.now.UTC(), l.room, c.request.Lease)
+			if l.standing != before {
+				if ok, err := c.s.swapStanding(ctx, c.tx, l.id, before, l.standing); err != nil {
+					return err
+				} else if !ok {
+					n = 0 // it has changed meanwhile; the next claim will see
+				}
+			}
+			if l.opens = next; n < l.room && next.IsZero() {
+				l.closed = n == 0
+			}
+			l.room = min(l.room, n)
+		}
+		if l.room > 0 {
+			open = append(open, l)
+		}
+	}
+	for len(open) > 0 && len(c.picked) < c.request.Limit {
+		at, err := c.pickSome(ctx, open)
+		if err != nil {
+			return err
+		}
+		open = slices.DeleteFunc(open[at:], func(l *lane) bool { return l.room <= 0 })
+	}
+	return nil
+}
+
+// pickRows locks due rows of subscribers, in the order given: a suspect from
+// the front of the queue, if there is room for it, unordered ones that are
+// none, and the first of each order key, those after the cursor first. The LIMIT at the end
+// sees to it that nothing is locked of subscribers that it does not reach. $7 are
+// the rows picked before.
+const pickRows = `
+select l.n, x.kind, x.ctid::text, x.id, x.key, x.suspect
+from unnest($1::bigint[], $2::integer[], $3::text[]) with ordinality l (subscriber, room, cursor, n)
+cross join lateral (
+    select 0 as kind, s.ctid, s.id, '' as key, true as suspect
+    from (
+        select p.ctid, p.id
+        from (
+            select q.id
+            from (
+                select id, unfinished from {schema}.pending
+                where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now} and id <> all ($7::bigint[])
+                order by rank, id limit l.room + $5::integer
+            ) q
+            where q.unfinished >= $4::integer and $5::integer > 0 limit $5::integer
+        ) c cross join lateral (
+            select ctid, id from {schema}.pending where id = c.id and due <= {now} for update skip locked
+        ) p
+    ) s
+    union all
+    select 0, u.ctid, u.id, '', false
+    from (
+        select ctid, id from {schema}.pending
+        where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now} and unfinished < $4::integer
+            and id <> all ($7::bigint[])
+        order by rank, id limit l.room
+        for update skip locked
+    ) u
+    union all
+    select 1, k.ctid, k.id, k.key, k.unfinished >= $4::integer
+    from (
+        select p.ctid, p.id, p.key, p.unfinished
+        from (
+            with recursive k (key, upto, wrapped, start) as (
+                select l.cursor collate "C", chr(1114111) collate "C", false, true
+                union all
+                select n.key, n.upto, n.wrapped, false
+                from k cross join lateral (
+                    (select p.key, k.upto, k.wrapped from {schema}.pending p
+                     where p.subscriber = l.subscriber and p.key > k.key and p.key <= k.upto
+                     order by p.key limit 1)
+                    union all
+                    (select p.key, l.cursor collate "C", true from {schema}.pending p
+                     where not k.wrapped and p.subscriber = l.subscriber and p.key > '' and p.key <= l.cursor
+                     order by p.key limit 1)
+                    limit 1
+                ) n
+            )
+            select h.id
+            from k cross join lateral (
+                select id, due, unfinished from {schema}.pending p
+                where p.subscriber = l.subscriber and p.key = k.key
+                order by rank, id limit 1
+            ) h
+            where not k.start and h.due <= {now} and (h.unfinished < $4::integer or $5::integer > 0)
+                and h.id <> all ($7::bigint[])
+                and not exists (select from {schema}.hold o where o.subscriber = l.subscriber and o.key = k.key and o.until > {now})
+                and not exists (select from {schema}.barrier b where b.subscriber = l.subscriber and b.key = k.key and b.delivery < h.id)
+            limit l.room
+        ) c cross join lateral (
+            select ctid, id, key, unfinished from {schema}.pending where id = c.id and due <= {now} for update skip locked
+        ) p
+    ) k
+) x
+limit $6::bigint`
+
+// pickSome picks from lanes what it can get at once, and returns the place of the lane to
+// go on with: len(lanes) if all were served.
+func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (at int, err error) {
+	ids, rooms, cursors := make([]int64, len(lanes)), make([]int32, len(lanes)), make([]string, len(lanes))
+	c.s.mu.Lock()
+	for i, l := range lanes {
+		ids[i], rooms[i], cursors[i] = l.id, int32(l.room), c.s.cursors[l.id]
+	}
+	c.s.mu.Unlock()
+	again := make([]int64, 0, len(c.picked)) // what must not be returned again: its locks are this transaction's own
+	for _, p := range c.picked {
+		again = append(again, p.id)
+	}
+	limit := c.request.Limit - len(c.picked) + c.suspects
+	rows, err := c.tx.Query(ctx, c.s.sql(pickRows), ids, rooms, cursors, c.request.SuspectAfter, c.suspects, limit, again)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	n := 0
+	found := make([][2][]picked, len(lanes)) // unordered and ordered ones
+	for rows.Next() {
+		var kind int
+		var p picked
+		if err := rows.Scan(&at, &kind, &p.ctid, &p.id, &p.key, &p.suspect); err != nil {
+			return 0, err
+		}
+		at--
+		p.lane = lanes[at]
+		found[at][kind] = append(found[at][kind], p)
+		n++
+	}
+	if err := rows.Err(); err != nil {
+		return 0, err
+	}
+	if n < limit {
+		at = len(lanes)
+	}
+	for i, l := range lanes[:min(at+1, len(lanes))] {
+		before := len(c.picked)
+		c.take(l, found[i][0], found[i][1])
+		if len(c.picked) > before {
+			c.turn = l
+		}
+		if i == at && len(c.picked) == before {
+			// Nothing but suspects that there is no room for any more: the room
+			// for suspects is used up, so the next query brings others.
+			break
+		}
+	}
+	return at, nil
+}
+
+// take takes rows of a lane, unordered and ordered ones alternately, as there is room.
+func (c *claiming) take(l *lane, kinds ...[]picked) {
+	kind := rand.IntN(2)
+	for len(kinds[0])+len(kinds[1]) > 0 && l.room > 0 && len(c.picked) < c.request.Limit {
+		if len(kinds[kind]) == 0 {
+			kind = 1 - kind
+		}
+		p := kinds[kind][0]
+		kinds[kind] = kinds[kind][1:]
+		if p.suspect {
+			if c.suspects <= 0 {
+				continue
+			}
+			c.suspects--
+		}
+		c.picked = append(c.picked, p)
+		l.room--
+		if p.key != "" {
+			c.s.setCursor(l.id, p.key)
+		}
+		kind = 1 - kind
+	}
+}
+
+// setCursor remembers with which order key to go on.
+func (s *Store) setCursor(subscriber int64, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.cursors) >= maxCached {
+		clear(s.cursors)
+	}
+	s.cursors[subscriber] = key
+}
+
+// holdKeys takes the keys of ordered rows. The first try is for a lock that
+// nobody waits for: two claims can want one key when an earlier
+// delivery was committed late.
+const holdKeys = `
+insert into {schema}.hold (subscriber, key, delivery, until)
+select k.subscriber, k.key, k.delivery, {now} + $4::bigint * interval '1 microsecond'
+from (
+    select * from unnest($1::bigint[], $2::text[], $3::bigint[]) u (subscriber, key, delivery) order by subscriber, key
+) k
+where pg_try_advisory_xact_lock(hashtextextended('{schema} ' || k.key, k.subscriber))
+on conflict (subscriber, key) do update set delivery = excluded.delivery, until = excluded.until
+where hold.until <= {now}`
+
+// leaseRows leases the picked rows and returns them. By now nobody else can claim
+// anything of a key that is held, and this statement sees what was committed
+// before: an ordered row is left out if another is first after all.
+const leaseRows = `
+with leased as (
+    update {schema}.pending p
+    set token = nextval('{schema}.token'), live = true, unfinished = p.unfinished + 1,
+        due = {now} + $2::bigint * interval '1 microsecond'
+    where p.ctid = any ($1::text[]::tid[]) and (p.key = '' or
+        exists (select from {schema}.hold h
+                where h.subscriber = p.subscriber and h.key = p.key and h.delivery = p.id and h.until > {now})
+        and not exists (select from {schema}.pending e
+                where e.subscriber = p.subscriber and e.key = p.key and e.rank = '-infinity' and e.id < p.id)
+        and not exists (select from {schema}.barrier b
+                where b.subscriber = p.subscriber and b.key = p.key and b.delivery < p.id))
+    returning p.id, p.token, p.attempts, p.unfinished, p.expires
+)
+select l.id, l.token, l.attempts + 1, l.unfinished - 1, coalesce(l.expires <= {now}, false),
+    d.event, d.type, d.time, d.order_key, d.hold_on_dead, d.delay, d.ttl, d.digest, d.payload, d.snapshot, d.replay,
+    (extract(epoch from {now} - d.entered) * 1000000)::bigint
+from leased l left join lateral (select * from {schema}.delivery d where d.id = l.id limit 1) d on true`
+
+// lease leases what was picked, in the order in which it was.
+func (c *claiming) lease(ctx context.Context) error {
+	var ctids []string
+	var subscribers, deliveries []int64
+	var keys []string
+	lanes := make(map[int64]*lane, len(c.picked)) // by delivery
+	for _, p := range c.picked {
+		ctids = append(ctids, p.ctid)
+		lanes[p.id] = p.lane
+		if p.key != "" {
+			subscribers, keys, deliveries = append(subscribers, p.lane.id), append(keys, p.key), append(deliveries, p.id)
+		}
+	}
+	found := make(map[int64]*leasedRow, len(c.picked))
+	lease := micros(c.request.Lease)
+	batch := &pgx.Batch{}
+	if len(keys) > 0 {
+		batch.Queue(c.s.sql(holdKeys), subscribers, keys, deliveries, lease)
+	}
+	batch.Queue(c.s.sql(leaseRows), ctids, lease).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			r := &leasedRow{}
+			if err := r.scan(rows); err != nil {
+				return err
+			}
+			found[r.id] = r
+		}
+		return rows.Err()
+	})
+	batch.Queue(c.s.sql(`select setval('{schema}.turn', $1::bigint)`), c.turn.id)
+	if err := c.tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	if err := c.tidy(ctx, found, deliveries); err != nil {
+		return err
+	}
+	payloads, err := c.s.payloads(ctx, c.tx, func(yield func(*int64) bool) {
+		for _, r := range found {
+			if !yield(r.payload) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range c.picked {
+		r := found[p.id]
+		if r == nil {
+			continue
+		}
+		c.claims = append(c.claims, r.claim(p.lane.standing.Subscriber, payloads))
+		if p.lane.standing != (outhook.Standing{Subscriber: p.lane.standing.Subscriber}) {
+			if c.standings == nil {
+				c.standings = make(map[string]outhook.Standing)
+			}
+			c.standings[p.lane.standing.Subscriber] = p.lane.standing
+		}
+	}
+	return nil
+}
+
+// tidy gives back keys of rows that were not leased after all, and removes rows
+// that have no delivery, of which there is nothing to tell.
+func (c *claiming) tidy(ctx context.Context, found map[int64]*leasedRow, ordered []int64) error {
+	var orphans []int64
+	for id, r := range found {
+		if r.event == nil {
+			orphans = append(orphans, id)
+			delete(found, id)
+		}
+	}
+	ordered = slices.DeleteFunc(ordered, func(id int64) bool { return found[id] != nil })
+	if len(ordered)+len(orphans) == 0 {
+		return nil
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(c.s.sql(`delete from {schema}.hold where delivery = any ($1::bigint[]) and until > {now}`), ordered)
+	batch.Queue(c.s.sql(`delete from {schema}.pending where id = any ($1::bigint[])`), orphans)
+	return c.tx.SendBatch(ctx, batch).Close()
+}
+
+// leasedRow is a delivery as leaseRows returns it.
+type leasedRow struct {
+	id, token           int64
+	attempt, unfinished int
+	expired             bool
+
+	event, eventType, time, orderKey *string // nil: the delivery is missing
+	hold                             *bool
+	delay, ttl                       *int64
+	digest, snapshot                 []byte
+	payload                          *int64
+	replay                           *int
+	age                              *int64 // microseconds
+}
+
+func (r *leasedRow) scan(rows pgx.Rows) error {
+	return rows.Scan(&r.id, &r.token, &r.attempt, &r.unfinished, &r.expired,
+		&r.event, &r.eventType, &r.time, &r.orderKey, &r.hold, &r.delay, &r.ttl, &r.digest, &r.payload, &r.snapshot,
+		&r.replay, &r.age)
+}
+
+// claim restores the delivery, or says what is wrong with it.
+func (r *leasedRow) claim(subscriber string, payloads map[int64]*outhook.Payload) outhook.Claim {
+	c := outhook.Claim{
+		Delivery: outhook.Delivery{
+			ID: outhook.DeliveryID{Event: *r.event, Subscriber: subscriber}, Type: *r.eventType,
+			OrderKey: *r.orderKey, HoldOnDead: *r.hold,
+			Delay: time.Duration(*r.delay), TTL: time.Duration(*r.ttl),
+		},
+		Token: r.token, Attempt: r.attempt, Unfinished: r.unfinished, Replay: *r.replay,
+		Age: time.Duration(*r.age) * time.Microsecond,
+	}
+	fault := func(text string) {
+		if c.Fault == "" {
+			c.Fault = text
+		}
+	}
+	if r.expired {
+		fault(outhook.ReasonExpired)
+	}
+	var err error
+	if c.Time, err = decodeTime(*r.time); err != nil {
+		fault("its time cannot be restored")
+	}
+	if copy(c.Digest[:], r.digest) != len(c.Digest) {
+		fault("its digest cannot be restored")
+	}
+	if err := c.Snapshot.UnmarshalBinary(r.snapshot); err != nil {
+		fault("its snapshot cannot be restored")
+	}
+	if r.payload != nil {
+		if c.Payload = payloads[*r.payload]; c.Payload == nil {
+			fault("its payload is missing or cannot be restored")
+		}
+	}
+	return c
+}
+
+// payloads returns payloads by their numbers, each once. One that cannot be
+// restored is left out.
+func (s *Store) payloads(ctx context.Context, q pgxQueryer, numbers func(yield func(*int64) bool)) (map[int64]*outhook.Payload, error) {
+	wanted := make(map[int64]bool)
+	for n := range numbers {
+		if n != nil {
+			wanted[*n] = true
+		}
+	}
+	found := make(map[int64]*outhook.Payload, len(wanted))
+	if len(wanted) == 0 {
+		return found, nil
+	}
+	rows, err := q.Query(ctx, s.sql(`
+select p.id, p.content_type, p.header, p.body
+from unnest($1::bigint[]) u (id) cross join lateral (select * from {schema}.payload p where p.id = u.id limit 1) p`),
+		slices.Collect(maps.Keys(wanted)))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var header []byte
+		p := &outhook.Payload{}
+		if err := rows.Scan(&id, &p.ContentType, &header, &p.Body); err != nil {
+			return nil, err
+		}
+		if p.Header, err = decodeHeader(header); err == nil {
+			found[id] = p
+		}
+	}
+	return found, rows.Err()
+}
+
+type pgxQueryer interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}

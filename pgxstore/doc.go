@@ -1,0 +1,38 @@
+// Package pgxstore keeps the deliveries of outhook in PostgreSQL, for any number of
+// processes on one database.
+//
+//	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
+//	store, err := pgxstore.New(pool, nil)
+//	err = store.Migrate(ctx)
+//	d, err := outhook.New(store, nil)
+//
+// # Transactions of the host
+//
+// [Store.InTx] and [Store.InSQLTx] bind Send to a transaction: the webhooks
+// commit with what they tell of, or not at all.
+//
+//	_, err = d.Via(store.InTx(tx)).Send(ctx, event, subscribers)
+//
+// Until it ends, the transaction holds up other Sends of the same event IDs to
+// the same subscribers, and of anything to a subscriber that the store did
+// not know before. It holds up nothing else.
+//
+// # Connections
+//
+// All names are qualified with the schema, and nothing outlives a transaction: the
+// store works through PgBouncer in transaction mode and in every
+// [pgx.QueryExecMode]. Notifications alone need a connection of their own to
+// the server itself: give it as Options.Listen if the pool leads through
+// PgBouncer, or let the Dispatcher poll.
+//
+// # Tables
+//
+// A delivery is written once, to delivery, with its body in payload. As long as
+// it is not settled, a narrow row in pending says when it is due: claiming
+// updates that row in place, settling deletes it. Each outcome is added to
+// outcome. What is settled stays until Prune.
+//
+// Like every queue in PostgreSQL, this one suffers from transactions that stay open for
+// long: vacuum cannot remove what was deleted since they began. Watch
+// [Store.Database].
+package pgxstore

@@ -1,0 +1,284 @@
+package pgxstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outhook/outhook"
+)
+
+// Enqueue implements [outhook.Store], in a transaction of its own.
+func (s *Store) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (known []outhook.DeliveryID, err error) {
+	if len(deliveries) == 0 {
+		return nil, ctx.Err()
+	}
+	var numbers map[string]int64
+	err = s.inTx(ctx, "enqueue", func(tx pgx.Tx) (err error) {
+		known, numbers, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.cache(numbers)
+	return known, nil
+}
+
+// querier is a transaction, of pgx or of database/sql.
+type querier interface {
+	// query calls each for each row of the answer.
+	query(ctx context.Context, each func(scan func(...any) error) error, sql string, args ...any) error
+}
+
+// enqueue stores deliveries in a transaction. The numbers of their subscribers may be
+// cached when that has committed.
+func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery) (known []outhook.DeliveryID, numbers map[string]int64, err error) {
+	if numbers, err = s.numbers(ctx, q, deliveries); err != nil {
+		return nil, nil, err
+	}
+	rows, err := encodeDeliveries(deliveries, numbers)
+	if err != nil {
+		return nil, nil, err
+	}
+	missing := make([]int, len(deliveries)) // places of those that are neither stored nor known
+	for i := range missing {
+		missing[i] = i
+	}
+	isKnown := make([]bool, len(deliveries))
+	for range 3 { // again if what was in the way has been pruned meanwhile
+		if missing, err = s.insert(ctx, q, rows, missing); err != nil {
+			return nil, nil, err
+		}
+		if len(missing) == 0 {
+			break
+		}
+		found, err := s.digests(ctx, q, rows, missing)
+		if err != nil {
+			return nil, nil, err
+		}
+		missing = slices.DeleteFunc(missing, func(i int) bool {
+			digest, ok := found[i]
+			if ok && !bytes.Equal(digest, rows.digest[i]) {
+				id := deliveries[i].ID
+				err = fmt.Errorf("%w: event %q for subscriber %q", outhook.ErrConflict, id.Event, id.Subscriber)
+			}
+			isKnown[i] = ok
+			return ok
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(missing) == 0 {
+			break
+		}
+	}
+	if len(missing) > 0 {
+		return nil, nil, errors.New("deliveries of the same IDs come and go")
+	}
+	for i := range deliveries {
+		if isKnown[i] {
+			known = append(known, deliveries[i].ID)
+		}
+	}
+	return known, numbers, nil
+}
+
+// numbers returns the numbers of the subscribers of deliveries, new ones if needed.
+func (s *Store) numbers(ctx context.Context, q querier, deliveries []outhook.Delivery) (map[string]int64, error) {
+	numbers := make(map[string]int64, len(deliveries))
+	unknown := make(map[string]bool)
+	for i := range deliveries {
+		name := deliveries[i].ID.Subscriber
+		if id, ok := s.cached(name); ok {
+			numbers[name] = id
+		} else {
+			unknown[name] = true
+		}
+	}
+	names := func() []string { return slices.Sorted(maps.Keys(unknown)) }
+	find := func() error {
+		if len(unknown) == 0 {
+			return nil
+		}
+		return q.query(ctx, func(scan func(...any) error) error {
+			var name string
+			var id int64
+			err := scan(&name, &id)
+			numbers[name] = id
+			delete(unknown, name)
+			return err
+		}, s.sql(`select name, id from {schema}.subscriber where name = any($1::text[])`), names())
+	}
+	if err := find(); err != nil || len(unknown) == 0 {
+		return numbers, err
+	}
+	// In the order of their names, so that two calls cannot wait for each other.
+	const insert = `insert into {schema}.subscriber (name) select name from unnest($1::text[]) name order by name on conflict (name) do nothing`
+	if err := q.query(ctx, nil, s.sql(insert), names()); err != nil {
+		return nil, err
+	}
+	if err := find(); err != nil {
+		return nil, err
+	}
+	if len(unknown) > 0 {
+		return nil, errors.New("a subscriber was not stored")
+	}
+	return numbers, nil
+}
+
+// deliveryRows are deliveries as parameters of insertDeliveries, column by column.
+type deliveryRows struct {
+	event      []string
+	subscriber []int64
+	eventType  []string
+	time       []string
+	orderKey   []string
+	hold       []bool
+	delay      []int64
+	ttl        []int64
+	delayMicro []int64
+	ttlMicro   []int64
+	digest     [][]byte
+	snapshot   [][]byte
+	payload    []int32 // its place among the bodies, from 1; 0: none
+
+	bodyEvent   []string
+	contentType []string
+	header      [][]byte
+	body        [][]byte
+}
+
+func encodeDeliveries(deliveries []outhook.Delivery, numbers map[string]int64) (*deliveryRows, error) {
+	type body struct {
+		*outhook.Payload
+		event string // so that Prune finds all that refer to it
+	}
+	r := &deliveryRows{}
+	places := make(map[body]int32)
+	for i := range deliveries {
+		d := &deliveries[i]
+		snapshot, err := d.Snapshot.MarshalBinary()
+		if err != nil {
+			return nil, err
+		}
+		place := places[body{d.Payload, d.ID.Event}]
+		if d.Payload != nil && place == 0 {
+			header, err := encodeHeader(d.Payload.Header)
+			if err != nil {
+				return nil, err
+			}
+			r.bodyEvent = append(r.bodyEvent, d.ID.Event)
+			r.contentType = append(r.contentType, d.Payload.ContentType)
+			r.header = append(r.header, header)
+			r.body = append(r.body, d.Payload.Body)
+			place = int32(len(r.body))
+			places[body{d.Payload, d.ID.Event}] = place
+		}
+		r.event = append(r.event, d.ID.Event)
+		r.subscriber = append(r.subscriber, numbers[d.ID.Subscriber])
+		r.eventType = append(r.eventType, d.Type)
+		r.time = append(r.time, encodeTime(d.Time))
+		r.orderKey = append(r.orderKey, d.OrderKey)
+		r.hold = append(r.hold, d.HoldOnDead)
+		r.delay = append(r.delay, int64(d.Delay))
+		r.ttl = append(r.ttl, int64(d.TTL))
+		r.delayMicro = append(r.delayMicro, micros(d.Delay))
+		r.ttlMicro = append(r.ttlMicro, micros(d.TTL))
+		r.digest = append(r.digest, d.Digest[:])
+		r.snapshot = append(r.snapshot, snapshot)
+		r.payload = append(r.payload, place)
+	}
+	return r, nil
+}
+
+// insertDeliveries stores what is not there yet and returns the places of what it
+// has stored. Numbers are given out in the order of the call, but rows
+// are inserted in the order of their IDs, so that two calls cannot wait for each other.
+const insertDeliveries = `
+with body as materialized (
+    select nextval('{schema}.payload_id_seq') as id, b.*
+    from unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) with ordinality b (event, content_type, header, body, place)
+), fresh as materialized (
+    select nextval('{schema}.delivery_id_seq') as id, d.*, {now} as now,
+        case when ttl > 0 then {now} + ttl_micro * interval '1 microsecond' end as expires
+    from unnest($5::integer[], $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::boolean[],
+        $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bytea[], $17::bytea[], $18::integer[])
+        d (place, event, subscriber, type, time, order_key, hold, delay, ttl, delay_micro, ttl_micro, digest, snapshot, payload)
+), stored as (
+    insert into {schema}.delivery (id, event, subscriber, type, time, order_key, hold_on_dead, delay, ttl, digest, snapshot, entered, payload)
+    select f.id, f.event, f.subscriber, f.type, f.time, f.order_key, f.hold, f.delay, f.ttl, f.digest, f.snapshot, f.now, body.id
+    from fresh f left join body on body.place = f.payload
+    order by f.event, f.subscriber
+    on conflict (event, subscriber) do nothing
+    returning id, payload
+), bodies as (
+    insert into {schema}.payload (id, event, content_type, header, body)
+    select id, event, content_type, header, body from body where id in (select payload from stored)
+), queued as (
+    insert into {schema}.pending (id, subscriber, key, rank, due, expires, token, live, attempts, unfinished, holds)
+    select id, f.subscriber, f.order_key, case when f.order_key = '' then d.due else '-infinity' end, d.due,
+        f.expires, 0, false, 0, 0, f.hold and f.order_key <> ''
+    from stored join fresh f using (id) cross join lateral
+        (select least(f.now + f.delay_micro * interval '1 microsecond', f.expires) as due) d
+)
+select f.place, (select pg_notify($19::text, '') is null where $20::boolean)
+from stored join fresh f using (id)`
+
+// insert stores the deliveries at the given places and returns the places of
+// those that it finds stored.
+func (s *Store) insert(ctx context.Context, q querier, r *deliveryRows, places []int) (rest []int, err error) {
+	p := make([]int32, len(places))
+	for i, place := range places {
+		p[i] = int32(place)
+	}
+	stored := make(map[int]bool, len(places))
+	err = q.query(ctx, func(scan func(...any) error) error {
+		var place int
+		var ignored *bool
+		err := scan(&place, &ignored)
+		stored[place] = true
+		return err
+	}, s.sql(insertDeliveries), r.bodyEvent, r.contentType, r.header, r.body,
+		p, pick(r.event, places), pick(r.subscriber, places), pick(r.eventType, places), pick(r.time, places),
+		pick(r.orderKey, places), pick(r.hold, places), pick(r.delay, places), pick(r.ttl, places),
+		pick(r.delayMicro, places), pick(r.ttlMicro, places), pick(r.digest, places), pick(r.snapshot, places),
+		pick(r.payload, places), s.options.Schema, !s.options.Silent)
+	return slices.DeleteFunc(places, func(i int) bool { return stored[i] }), err
+}
+
+// digests returns those of the deliveries at the given places that are stored.
+func (s *Store) digests(ctx context.Context, q querier, r *deliveryRows, places []int) (map[int][]byte, error) {
+	found := make(map[int][]byte, len(places))
+	err := q.query(ctx, func(scan func(...any) error) error {
+		var n int
+		var digest []byte
+		err := scan(&n, &digest)
+		if err == nil {
+			found[places[n-1]] = digest
+		}
+		return err
+	}, s.sql(`
+select u.n, d.digest
+from unnest($1::text[], $2::bigint[]) with ordinality u (event, subscriber, n)
+join {schema}.delivery d on d.event = u.event and d.subscriber = u.subscriber`),
+		pick(r.event, places), pick(r.subscriber, places))
+	return found, err
+}
+
+// pick returns the elements at the given places, all of them without a copy.
+func pick[T any](all []T, places []int) []T {
+	if len(places) == len(all) {
+		return all
+	}
+	picked := make([]T, len(places))
+	for i, place := range places {
+		picked[i] = all[place]
+	}
+	return picked
+}

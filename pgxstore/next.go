@@ -1,0 +1,96 @@
+package pgxstore
+
+import (
+	"context"
+	"time"
+)
+
+// headRows are the first of each order key of the subscriber l, with the instants
+// from which they could be claimed.
+const headRows = `(
+    with recursive k (key) as (
+        select (select p.key from {schema}.pending p
+                where p.subscriber = l.subscriber and p.key > '' order by p.key limit 1)
+        union all
+        select (select p.key from {schema}.pending p
+                where p.subscriber = l.subscriber and p.key > k.key order by p.key limit 1)
+        from k where k.key is not null
+    )
+    select greatest(h.due, o.until) as at
+    from k cross join lateral (
+        select id, due, unfinished from {schema}.pending p
+        where p.subscriber = l.subscriber and p.key = k.key
+        order by rank, id limit 1
+    ) h left join lateral (
+        select until from {schema}.hold o where o.subscriber = l.subscriber and o.key = k.key
+    ) o on true
+    where k.key is not null and (h.unfinished < $2::integer or $3::boolean)
+        and not exists (select from {schema}.barrier b where b.subscriber = l.subscriber and b.key = k.key and b.delivery < h.id)
+) head`
+
+// nextDue returns when the first of what waits could be claimed, for each
+// of the subscribers, if their standings allow it. Where something is due, it does
+// not look further.
+const nextDue = `
+select l.subscriber, {now}, case
+    when exists (
+        select from {schema}.pending
+        where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now}
+            and (unfinished < $2::integer or $3::boolean)
+    ) then {now}
+    when exists (select from ` + headRows + ` where at <= {now}) then {now}
+    else least(
+        (select min(due) from {schema}.pending
+         where subscriber = l.subscriber and key = '' and rank <= {now}
+            and (unfinished < $2::integer or $3::boolean)),
+        (select due from {schema}.pending
+         where subscriber = l.subscriber and key = '' and rank > {now}
+            and (unfinished < $2::integer or $3::boolean)
+         order by rank, id limit 1),
+        (select min(at) from ` + headRows + `)
+    ) end
+from unnest($1::bigint[]) l (subscriber)`
+
+// next returns how long it is until something further could be claimed with the
+// room that is left, 0 if nothing waits for time to pass.
+func (c *claiming) next(ctx context.Context) (next time.Duration, err error) {
+	var ids []int64
+	lanes := make(map[int64]*lane, len(c.lanes))
+	for _, l := range c.lanes {
+		// Of one that admits nothing now, the room was left as it was.
+		if !l.closed && (l.room > 0 || l.opens.After(c.now)) {
+			ids = append(ids, l.id)
+			lanes[l.id] = l
+		}
+	}
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	rows, err := c.tx.Query(ctx, c.s.sql(nextDue), ids, c.request.SuspectAfter, c.suspects > 0)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var at *time.Time
+		var now time.Time
+		if err := rows.Scan(&id, &now, &at); err != nil {
+			return 0, err
+		}
+		if at == nil {
+			continue
+		}
+		if opens := lanes[id].opens; opens.After(*at) {
+			*at = opens
+		}
+		wait := at.Sub(now)
+		if wait <= 0 {
+			wait = contended
+		}
+		if next == 0 || wait < next {
+			next = wait
+		}
+	}
+	return next, rows.Err()
+}

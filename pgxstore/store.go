@@ -1,0 +1,162 @@
+package pgxstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/outhook/outhook"
+)
+
+// Options change what a Store does. The zero value is ready to use.
+type Options struct {
+	// Schema holds all tables of the store: a lower-case letter or '_', then
+	// those and digits, at most 48 in all. It is the channel of the
+	// notifications, too. Empty: "outhook".
+	Schema string
+
+	// Silent sends no notifications when something becomes claimable.
+	// False: they are sent, with each transaction that makes something so.
+	Silent bool
+
+	// Listen is how Notify connects, if not like the pool: directly to the
+	// server, beside a PgBouncer. Nil: like the pool.
+	Listen *pgx.ConnConfig
+}
+
+// Store is an [outhook.Store] in a PostgreSQL database. It implements
+// [outhook.Notifier], [outhook.StandingStore] and [outhook.Manager].
+type Store struct {
+	pool    *pgxpool.Pool
+	options Options
+	replace *strings.Replacer // completes statements
+
+	mu          sync.Mutex       // guards all below
+	subscribers map[string]int64 // numbers of names, all of them committed
+	cursors     map[int64]string // the order key of a subscriber that was claimed last
+}
+
+var (
+	_ outhook.Store         = (*Store)(nil)
+	_ outhook.Notifier      = (*Store)(nil)
+	_ outhook.StandingStore = (*Store)(nil)
+	_ outhook.Manager       = (*Store)(nil)
+)
+
+// maxCached bounds each of the caches.
+const maxCached = 10_000
+
+var validSchema = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,47}$`)
+
+// New returns a Store on the databases that pool connects to. It makes no
+// connection. Options may be nil.
+func New(pool *pgxpool.Pool, options *Options) (*Store, error) {
+	if pool == nil {
+		return nil, errors.New("pgxstore: new: no pool")
+	}
+	s := &Store{pool: pool, subscribers: make(map[string]int64), cursors: make(map[int64]string)}
+	if options != nil {
+		s.options = *options
+	}
+	if s.options.Schema == "" {
+		s.options.Schema = "outhook"
+	}
+	if !validSchema.MatchString(s.options.Schema) {
+		return nil, errors.New("pgxstore: new: Options.Schema is not 1 to 48 of a-z, 0-9 and '_'")
+	}
+	s.useClock("statement_timestamp()")
+	return s, nil
+}
+
+// useClock sets the expression by which all statements know what time it is.
+func (s *Store) useClock(now string) {
+	s.replace = strings.NewReplacer("{schema}", quote(s.options.Schema), "{now}", now)
+}
+
+// quote makes an identifier of a valid name of a schema, which may be a key word.
+func quote(schema string) string { return `"` + schema + `"` }
+
+// sql completes a statement.
+func (s *Store) sql(text string) string { return s.replace.Replace(text) }
+
+// inTx calls do in a transaction. If the server has broken a deadlock by ending it,
+// it does so once more.
+func (s *Store) inTx(ctx context.Context, what string, do func(tx pgx.Tx) error) error {
+	attempt := func() error {
+		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, do)
+	}
+	err := attempt()
+	var server *pgconn.PgError
+	if errors.As(err, &server) && server.Code == "40P01" {
+		err = attempt()
+	}
+	return failure(what, err)
+}
+
+// pinPlans holds for the rest of the transaction. The statements of Claim and
+// Finish are made so that one plan is right for all tables, however they grow: it is
+// kept, rather than made anew each time, which would take longer than the statement. Made
+// while the tables are empty, it must not be one that reads them whole. Its costs are
+// guessed for a million rows, which compiling it would not be worth.
+const pinPlans = `select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)`
+
+// queryPinned makes the first query of a transaction, with pinPlans before it.
+func (s *Store) queryPinned(ctx context.Context, tx pgx.Tx, each func(pgx.Rows) error, text string, args ...any) error {
+	batch := &pgx.Batch{}
+	batch.Queue(pinPlans)
+	batch.Queue(s.sql(text), args...).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			if err := each(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+// failure wraps the error of a call, if there is one. Of what the server
+// says it keeps the message, which holds no values.
+func failure(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("pgxstore: %s: %w", what, err)
+}
+
+// micros is a duration as a parameter of a statement, rounded up, 0 if negative.
+func micros(d time.Duration) int64 {
+	n := max(d, 0).Microseconds()
+	if d > time.Duration(n)*time.Microsecond {
+		n++
+	}
+	return n
+}
+
+// cached returns the number of a subscriber that is known to be committed.
+func (s *Store) cached(name string) (id int64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id, ok = s.subscribers[name]
+	return id, ok
+}
+
+// cache remembers numbers of subscribers that are committed.
+func (s *Store) cache(ids map[string]int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.subscribers)+len(ids) > maxCached {
+		clear(s.subscribers)
+	}
+	for name, id := range ids {
+		s.subscribers[name] = id
+	}
+}

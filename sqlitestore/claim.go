@@ -1,0 +1,290 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/outhook/outhook"
+)
+
+// Claim implements [outhook.Store].
+func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (outhook.Claimed, error) {
+	var claimed outhook.Claimed
+	err := s.write(ctx, "claim", func(t *transaction) (err error) {
+		c := claimer{transaction: t, request: &request, suspects: request.Suspects, next: never, nextSuspect: never}
+		c.until = later(t.now, request.Lease)
+		if err = c.pick(); err == nil {
+			claimed, err = c.lease()
+		}
+		return err
+	})
+	if err != nil {
+		return outhook.Claimed{}, err
+	}
+	return claimed, nil
+}
+
+// claimer is one Claim. It picks all that it leases before it changes anything:
+// a query must not read what is changed meanwhile.
+type claimer struct {
+	*transaction
+	request  *outhook.ClaimRequest
+	suspects int // how many more there is room for
+	picked   []candidate
+	lanes    []lane // of which something is due
+	until    int64  // the end of the leases
+	turn     int64  // the subscriber that was served last
+
+	next        int64 // from when one could be claimed that is no suspect
+	nextSuspect int64
+}
+
+// lane is a subscriber that has pending deliveries.
+type lane struct {
+	id       int64
+	name     string
+	standing outhook.Standing
+	changed  bool // by Admit
+	served   bool
+	opens    int64 // see the table
+}
+
+// candidate is a delivery that can be claimed.
+type candidate struct {
+	outhook.Claim
+	id    int64
+	key   key
+	ready int64
+	body  *int64 // nil: there is no payload
+}
+
+// lanesQuery returns the subscribers in a part of the circle of turns, with the
+// delivery of each that can be claimed first. It leaps from one subscriber to the
+// next, however much waits.
+const lanesQuery = `
+with recursive lane (id) as (
+    select (select min(subscriber) from outhook_pending where subscriber > ?1)
+    union all
+    select (select min(subscriber) from outhook_pending where subscriber > lane.id) from lane where lane.id < ?2
+)
+select s.id, s.name, s.standing, s.opens, p.ready, p.unfinished
+from lane
+cross join outhook_subscriber s on s.id = lane.id
+cross join outhook_pending p on p.id = (
+    select id from outhook_pending where subscriber = lane.id and ready > 0 order by ready limit 1)
+where lane.id <= ?2`
+
+// pick goes through the subscribers, from the one behind that which was served last.
+func (c *claimer) pick() error {
+	if _, err := c.one("select turn from outhook_meta", nil, &c.turn); err != nil {
+		return err
+	}
+	for _, part := range [][]any{{c.turn, int64(never)}, {0, c.turn}} {
+		err := c.query(lanesQuery, part, func(rows *sql.Rows) (more bool, err error) {
+			var (
+				l          lane
+				standing   *string
+				ready      int64
+				unfinished int
+			)
+			if err := rows.Scan(&l.id, &l.name, &standing, &l.opens, &ready, &unfinished); err != nil {
+				return false, err
+			}
+			room, ok := c.request.Room[l.name]
+			if !ok {
+				room = c.request.PerSubscriber
+			}
+			room = min(room, c.request.Limit-len(c.picked))
+			if room <= 0 {
+				return c.more(), nil
+			}
+			if at := max(ready, l.opens); at > c.now && unfinished < c.request.SuspectAfter {
+				c.next = min(c.next, at) // as serve would find
+				return true, nil
+			}
+			l.standing = decodeStanding(l.name, standing)
+			err = c.serve(&l, room)
+			return c.more(), err
+		})
+		if err != nil || !c.more() {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *claimer) more() bool { return len(c.picked) < c.request.Limit }
+
+// laneQuery returns what can be claimed of a subscriber, now or later.
+const laneQuery = `
+select p.id, p.ready, p.expires, p.attempts, p.unfinished, d.event, d.type, d.time, d.order_key, d.hold_on_dead,
+    d.delay, d.ttl, d.digest, d.payload, d.entered, d.replay, d.snapshot
+from outhook_pending p cross join outhook_delivery d on d.id = p.id
+where p.subscriber = ? and p.ready > 0
+order by p.ready, p.id`
+
+// serve gives a subscriber its turn.
+func (c *claimer) serve(l *lane, room int) error {
+	var due []candidate
+	suspects := 0
+	err := c.query(laneQuery, []any{l.id}, func(rows *sql.Rows) (more bool, err error) {
+		d, err := c.scan(l, rows)
+		if err != nil {
+			return false, err
+		}
+		at := max(d.ready, l.opens)
+		suspect := d.Unfinished >= c.request.SuspectAfter
+		switch {
+		case suspect && at > c.now:
+			c.nextSuspect = min(c.nextSuspect, at)
+			return true, nil // an innocent one may follow
+		case at > c.now:
+			c.next = min(c.next, at)
+			return false, nil
+		case suspect && suspects == c.suspects:
+			return true, nil
+		case suspect:
+			suspects++
+		}
+		due = append(due, d)
+		return len(due) < room, nil
+	})
+	if err != nil || len(due) == 0 {
+		return err
+	}
+	before := l.standing
+	n, opens := l.standing.Admit(timeOf(c.now), len(due), c.request.Lease)
+	if n < len(due) && !opens.IsZero() {
+		c.next = min(c.next, instantOf(opens))
+	}
+	l.changed, l.served = l.standing != before, n > 0
+	c.lanes = append(c.lanes, *l)
+	for _, d := range due[:n] {
+		c.turn = l.id
+		c.picked = append(c.picked, d)
+		if d.Unfinished >= c.request.SuspectAfter {
+			c.suspects--
+		}
+		switch { // of the leases that are given now
+		case n == room:
+		case d.Unfinished+1 >= c.request.SuspectAfter:
+			c.nextSuspect = min(c.nextSuspect, c.until)
+		default:
+			c.next = min(c.next, c.until)
+		}
+	}
+	return nil
+}
+
+func (c *claimer) scan(l *lane, rows *sql.Rows) (d candidate, err error) {
+	var (
+		expires, entered, delay, ttl int64
+		attempts                     int
+		when                         string
+		digest, snapshot             []byte
+	)
+	err = rows.Scan(&d.id, &d.ready, &expires, &attempts, &d.Unfinished, &d.ID.Event, &d.Type, &when, &d.OrderKey, &d.HoldOnDead,
+		&delay, &ttl, &digest, &d.body, &entered, &d.Replay, &snapshot)
+	if err != nil {
+		return candidate{}, err
+	}
+	d.ID.Subscriber = l.name
+	d.key = key{l.id, d.OrderKey}
+	d.Delay, d.TTL = time.Duration(delay), time.Duration(ttl)
+	d.Attempt = attempts + 1
+	d.Age = time.Duration(max(c.now-entered, 0))
+	copy(d.Digest[:], digest)
+	var faulty error
+	if d.Time, err = decodeTime(when); err != nil {
+		faulty = errors.New("time: it is not RFC 3339")
+	}
+	if err := d.Snapshot.UnmarshalBinary(snapshot); err != nil {
+		faulty = err
+	}
+	switch {
+	case expires <= c.now:
+		d.Fault = outhook.ReasonExpired
+	case faulty != nil:
+		d.Fault = fault(faulty)
+	}
+	return d, nil
+}
+
+// lease leases what was picked.
+func (c *claimer) lease() (claimed outhook.Claimed, err error) {
+	for _, l := range c.lanes {
+		if l.changed {
+			if err := c.keep(l.id, l.standing); err != nil {
+				return outhook.Claimed{}, err
+			}
+		}
+		if l.standing != (outhook.Standing{Subscriber: l.name}) && l.served {
+			if claimed.Standings == nil {
+				claimed.Standings = make(map[string]outhook.Standing)
+			}
+			claimed.Standings[l.name] = l.standing
+		}
+	}
+	if c.more() {
+		if c.suspects > 0 {
+			c.next = min(c.next, c.nextSuspect)
+		}
+		if c.next < never {
+			claimed.Next = time.Duration(c.next - c.now)
+		}
+	}
+	if len(c.picked) == 0 {
+		return claimed, nil // an idle claim writes nothing
+	}
+
+	token, err := c.tokens(len(c.picked), c.turn)
+	if err != nil {
+		return outhook.Claimed{}, err
+	}
+	bodies := make(map[int64]*outhook.Payload)
+	for i := range c.picked {
+		d := &c.picked[i]
+		token++
+		d.Token = token
+		err := c.exec("update outhook_pending set token = ?1, live = 1, unfinished = unfinished + 1, due = ?2, ready = ?2 where id = ?3",
+			token, c.until, d.id)
+		if err != nil {
+			return outhook.Claimed{}, err
+		}
+		if err := c.hold(d.key, d.id, c.until); err != nil {
+			return outhook.Claimed{}, err
+		}
+		if err := c.payload(d, bodies); err != nil {
+			return outhook.Claimed{}, err
+		}
+		claimed.Claims = append(claimed.Claims, d.Claim)
+	}
+	return claimed, nil
+}
+
+// payload reads the payload of a delivery, once for all that share it.
+func (c *claimer) payload(d *candidate, read map[int64]*outhook.Payload) error {
+	if d.body == nil {
+		return nil // it was enqueued without
+	}
+	if d.Payload = read[*d.body]; d.Payload != nil {
+		return nil
+	}
+	var stored payload
+	_, err := c.one("select content_type, header, body from outhook_payload where id = ?", []any{*d.body},
+		&stored.contentType, &stored.header, &stored.body)
+	if err != nil {
+		return err
+	}
+	p, faulty := stored.restore()
+	if faulty != nil && d.Fault == "" {
+		d.Fault = fault(faulty)
+	}
+	d.Payload, read[*d.body] = p, p
+	return nil
+}
+
+func fault(err error) string { return fmt.Sprintf("sqlitestore: restore delivery: %v", err) }

@@ -1,0 +1,233 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/outhook/outhook"
+)
+
+// Get implements [outhook.Manager].
+func (s *Store) Get(ctx context.Context, id outhook.DeliveryID) (outhook.Record, error) {
+	record, err := s.get(ctx, id)
+	if err != nil {
+		return outhook.Record{}, fmt.Errorf("sqlitestore: get: %w", err)
+	}
+	return record, nil
+}
+
+func (s *Store) get(ctx context.Context, id outhook.DeliveryID) (record outhook.Record, err error) {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return record, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	var n int64
+	err = tx.QueryRowContext(ctx, "select d.id from outhook_delivery d join outhook_subscriber s on s.id = d.subscriber where d.event = ? and s.name = ?",
+		id.Event, id.Subscriber).Scan(&n)
+	if errors.Is(err, sql.ErrNoRows) {
+		return record, fmt.Errorf("%w: event %q for subscriber %q", outhook.ErrNotFound, id.Event, id.Subscriber)
+	}
+	if err != nil {
+		return record, err
+	}
+	now := s.now().UnixNano()
+	if record, _, err = (selection{}).read(ctx, tx, n, now); err != nil {
+		return record, err
+	}
+	rows, err := tx.QueryContext(ctx, "select attempts from outhook_outcome where delivery = ? and attempts is not null order by token", n)
+	if err != nil {
+		return record, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var data string
+		if err := rows.Scan(&data); err != nil {
+			return record, err
+		}
+		attempts, err := decodeAttempts(data)
+		if err != nil {
+			return record, errors.New("its attempts cannot be restored")
+		}
+		record.Attempts = append(record.Attempts, attempts...)
+	}
+	return record, rows.Err()
+}
+
+// List implements [outhook.Manager]. It shows the deliveries that the filter
+// selected when it began, but for those that it no longer does.
+func (s *Store) List(ctx context.Context, filter outhook.Filter) iter.Seq2[outhook.Record, error] {
+	return func(yield func(outhook.Record, error) bool) {
+		now := s.now().UnixNano()
+		selected := selectBy(filter, now)
+		ids, err := find(ctx, s.db, filter, now)
+		for _, id := range ids {
+			var record outhook.Record
+			var found bool
+			if record, found, err = selected.read(ctx, s.db, id, now); err != nil {
+				break
+			}
+			if found && !yield(record, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(outhook.Record{}, fmt.Errorf("sqlitestore: list: %w", err))
+		}
+	}
+}
+
+// Replay implements [outhook.Manager].
+func (s *Store) Replay(ctx context.Context, filter outhook.Filter) (n int, err error) {
+	filter.States = only(filter.States, []outhook.State{outhook.Dead, outhook.Cancelled}, outhook.Pending)
+	return s.change(ctx, "replay", filter, (*transaction).replay)
+}
+
+// Cancel implements [outhook.Manager].
+func (s *Store) Cancel(ctx context.Context, filter outhook.Filter) (n int, err error) {
+	filter.States = only(filter.States, []outhook.State{outhook.Pending}, outhook.Delivered, outhook.Dead, outhook.Cancelled)
+	return s.change(ctx, "cancel", filter, (*transaction).cancel)
+}
+
+// Prune implements [outhook.Manager].
+func (s *Store) Prune(ctx context.Context, filter outhook.Filter) (n int, err error) {
+	filter.States = only(filter.States, []outhook.State{outhook.Delivered, outhook.Dead, outhook.Cancelled}, outhook.Pending)
+	return s.change(ctx, "prune", filter, (*transaction).prune)
+}
+
+// change changes all deliveries that a filter selects.
+func (s *Store) change(ctx context.Context, verb string, filter outhook.Filter, one func(t *transaction, id, token int64) error) (n int, err error) {
+	err = s.write(ctx, verb, func(t *transaction) error {
+		ids, err := find(context.Background(), t, filter, t.now)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		token, err := t.tokens(len(ids), nil)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			token++
+			if err := one(t, id, token); err != nil {
+				return err
+			}
+		}
+		n = len(ids)
+		// What a Cancel has left to hold a key may have ended long since.
+		return t.exec("delete from outhook_hold where until <= ?", t.now)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+func (t *transaction) replay(id, token int64) error {
+	var k key
+	var ttl, until int64
+	_, err := t.one(`select subscriber, order_key, ttl, coalesce((select max(until) from outhook_outcome where delivery = d.id), 0)
+		from outhook_delivery d where id = ?`, []any{id}, &k.subscriber, &k.name, &ttl, &until)
+	if err != nil {
+		return err
+	}
+	if err := t.exec("update outhook_outcome set state = null where delivery = ? and state is not null", id); err != nil {
+		return err
+	}
+	if err := t.exec("update outhook_delivery set entered = ?, replay = replay + 1 where id = ?", t.now, id); err != nil {
+		return err
+	}
+	// A request of a lease that Cancel has ended may be on the wire until then.
+	expires := t.expires(time.Duration(ttl))
+	return t.begin(k, id, max(until, min(t.now, expires)), expires, token)
+}
+
+func (t *transaction) cancel(id, token int64) error {
+	var k key
+	var live bool
+	var due int64
+	_, err := t.one(`select d.subscriber, d.order_key, p.live, p.due from outhook_pending p join outhook_delivery d on d.id = p.id
+		where p.id = ?`, []any{id}, &k.subscriber, &k.name, &live, &due)
+	if err != nil {
+		return err
+	}
+	until := int64(0)
+	if live && due > t.now {
+		until = due // the key is held until then, too
+	}
+	if err := t.outcome(id, token, nil, string(outhook.Cancelled), outhook.ReasonCancelled, until); err != nil {
+		return err
+	}
+	return t.settle(k, id, false)
+}
+
+func (t *transaction) prune(id, _ int64) error {
+	var k key
+	var event string
+	var payload *int64
+	_, err := t.one("select subscriber, order_key, event, payload from outhook_delivery where id = ?", []any{id},
+		&k.subscriber, &k.name, &event, &payload)
+	if err != nil {
+		return err
+	}
+	if err := t.exec("delete from outhook_outcome where delivery = ?", id); err != nil {
+		return err
+	}
+	if err := t.exec("delete from outhook_delivery where id = ?", id); err != nil {
+		return err
+	}
+	if payload != nil {
+		err := t.exec(`delete from outhook_payload where id = ?1
+			and not exists (select 1 from outhook_delivery where event = ?2 and payload = ?1)`, *payload, event)
+		if err != nil {
+			return err
+		}
+	}
+	return t.leave(k, id) // one that was dead and held
+}
+
+// Stats implements [outhook.Manager].
+func (s *Store) Stats(ctx context.Context) (outhook.Stats, error) {
+	stats, err := s.stats(ctx)
+	if err != nil {
+		return outhook.Stats{}, fmt.Errorf("sqlitestore: stats: %w", err)
+	}
+	return stats, nil
+}
+
+func (s *Store) stats(ctx context.Context) (stats outhook.Stats, err error) {
+	var oldest *int64
+	err = s.db.QueryRowContext(ctx, `
+with recursive lane (id) as (
+    select (select min(subscriber) from outhook_pending)
+    union all
+    select (select min(subscriber) from outhook_pending where subscriber > lane.id) from lane where lane.id is not null
+)
+select (select count(*) from outhook_pending),
+    (select count(*) from outhook_outcome where state = 'delivered'),
+    (select count(*) from outhook_outcome where state = 'dead'),
+    (select count(*) from outhook_outcome where state = 'cancelled'),
+    (select min((select min(ready) from outhook_pending where subscriber = lane.id)) from lane)`).
+		Scan(&stats.Pending, &stats.Delivered, &stats.Dead, &stats.Cancelled, &oldest)
+	if oldest != nil {
+		stats.OldestDue = time.Duration(max(s.now().UnixNano()-*oldest, 0))
+	}
+	return stats, err
+}
+
+// only returns the states that a call can apply to: those asked for without
+// what it passes over, or its own choice if none was asked for.
+func only(asked, otherwise []outhook.State, not ...outhook.State) []outhook.State {
+	if len(asked) == 0 {
+		return otherwise
+	}
+	kept := slices.DeleteFunc(slices.Clone(asked), func(s outhook.State) bool { return slices.Contains(not, s) })
+	if len(kept) == 0 {
+		return []outhook.State{""} // no delivery's
+	}
+	return kept
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -162,10 +163,8 @@ func stateCondition(states []outhook.State) string {
 
 // sinceColumn is when a delivery came to be in one of the states.
 func sinceColumn(states []outhook.State) string {
-	for _, state := range states {
-		if state == outhook.Pending {
-			return "coalesce(o.at, d.entered)"
-		}
+	if slices.Contains(states, outhook.Pending) {
+		return "coalesce(o.at, d.entered)"
 	}
 	if len(states) == 0 {
 		return "coalesce(o.at, d.entered)"

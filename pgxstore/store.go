@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 	"sync"
@@ -156,7 +157,5 @@ func (s *Store) cache(ids map[string]int64) {
 	if len(s.subscribers)+len(ids) > maxCached {
 		clear(s.subscribers)
 	}
-	for name, id := range ids {
-		s.subscribers[name] = id
-	}
+	maps.Copy(s.subscribers, ids)
 }

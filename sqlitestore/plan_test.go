@@ -67,6 +67,29 @@ func TestPlans(t *testing.T) {
 	})
 }
 
+// TestFindPlans shows where the searches of Replay, Cancel and Prune begin.
+func TestFindPlans(t *testing.T) {
+	s := newStore(t)
+	pending, dead := []outhook.State{outhook.Pending}, []outhook.State{outhook.Dead}
+	for _, test := range []struct {
+		filter outhook.Filter
+		want   string
+	}{
+		{outhook.Filter{Event: "e", States: dead}, "SEARCH d USING COVERING INDEX sqlite_autoindex_outhook_delivery_1 (event=?)"},
+		{outhook.Filter{Event: "e", Subscriber: "s"}, "SEARCH d USING COVERING INDEX sqlite_autoindex_outhook_delivery_1 (event=? AND subscriber=?)"},
+		{outhook.Filter{States: pending}, "SCAN p"}, // in its order
+		{outhook.Filter{States: pending, Subscriber: "s"}, "SEARCH p USING COVERING INDEX outhook_pending_ready (subscriber=?)"},
+		{outhook.Filter{States: dead, Limit: 10, OlderThan: 1}, "SEARCH o USING COVERING INDEX outhook_outcome_state (state=?)"},
+	} {
+		selected := selectBy(test.filter, 0)
+		steps := plan(t, s, "select "+selected.id+" from "+selected.tables+selected.conditions()+" order by "+selected.id)
+		require.Equal(t, test.want, steps[0], "%+v", test.filter)
+		if test.filter.Event == "" && test.filter.Subscriber == "" {
+			require.NotContains(t, steps, "USE TEMP B-TREE FOR ORDER BY", "%+v: it stops at the limit", test.filter)
+		}
+	}
+}
+
 // plan returns the steps by which SQLite executes a statement.
 func plan(t *testing.T, s *Store, query string) (steps []string) {
 	t.Helper()

@@ -29,6 +29,19 @@ const (
 
 var children = map[string]func() error{"send": childSend, "work": childWork}
 
+// child is the main function of a child. It does not outlive its parent.
+func child(work func() error) {
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}()
+	if err := work(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
 // childSend sends until it is killed.
 func childSend() error {
 	ctx := context.Background()
@@ -93,6 +106,8 @@ func start(t *testing.T, work, path, name string) (cmd *exec.Cmd, lines *bufio.S
 	cmd.Env = append(os.Environ(), childEnv+"="+work, pathEnv+"="+path, nameEnv+"="+name)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	_, err = cmd.StdinPipe() // ends with this process, however that ends
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })

@@ -21,11 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if work, ok := children[os.Getenv(childEnv)]; ok {
-		if err := work(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+		child(work)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -92,7 +88,7 @@ var snapshot = func() (s outhook.Snapshot) {
 	return s
 }()
 
-// delivery returns one that is due at once and never expires.
+// newDelivery returns one that is due at once and never expires.
 func newDelivery(event, subscriber string) outhook.Delivery {
 	return outhook.Delivery{
 		ID: outhook.DeliveryID{Event: event, Subscriber: subscriber}, Type: "test.event",

@@ -2,9 +2,12 @@ package sqlitestore
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -112,6 +115,38 @@ func TestInTx(t *testing.T) {
 		require.NoError(t, tx.Rollback())
 		_, err = s.InTx(tx).Enqueue(t.Context(), []outhook.Delivery{newDelivery("e", "s")})
 		require.ErrorContains(t, err, "sqlitestore: enqueue: ")
+	})
+	t.Run("among many senders", func(t *testing.T) {
+		s, err := Open(t.Context(), filepath.Join(t.TempDir(), "hooks.db"), &Options{BusyTimeout: time.Minute})
+		require.NoError(t, err)
+		const senders, n = 8, 25
+		ctx, cancel := context.WithCancel(t.Context())
+		var group sync.WaitGroup
+		for i := range senders {
+			group.Go(func() {
+				for j := 0; ctx.Err() == nil; j++ {
+					d := newDelivery(fmt.Sprintf("sent-%d-%d", i, j), "s")
+					if _, err := s.Enqueue(t.Context(), []outhook.Delivery{d}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		for i := range n {
+			tx, err := s.DB().BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			enqueue(t, s.InTx(tx), newDelivery(fmt.Sprint("own-", i), "own"))
+			require.NoError(t, tx.Commit())
+		}
+		cancel()
+		group.Wait()
+		sent := 0
+		for _, err := range s.List(t.Context(), outhook.Filter{Subscriber: "own"}) {
+			require.NoError(t, err)
+			sent++
+		}
+		require.Equal(t, n, sent)
+		require.NoError(t, s.Close())
 	})
 	t.Run("transactions begin with the right to write", func(t *testing.T) {
 		s := newStore(t)

@@ -11,13 +11,13 @@ help: ## show this list
 
 .PHONY: test
 test: deps ## run all tests of all modules
-	go test work
+	go test -timeout 15m work
 	@for m in $(NESTED); do (cd $$m && GOWORK=off go build -o /dev/null ./... && GOWORK=off go vet ./...) || exit 1; done
 
 .PHONY: race
 race: ## run all tests three times, shuffled, with the race detector
 	go test -race -shuffle=on -count=3 ./...
-	go test -race -shuffle=on $(NESTED:%=./%/...)
+	go test -race -short -timeout 15m -shuffle=on $(NESTED:%=./%/...)
 
 .PHONY: cover
 cover: ## show the statement coverage of the root, which must not be below 90 %

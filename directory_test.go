@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,11 +48,14 @@ func (r *register) Subscriber(ctx context.Context, id string) (Subscriber, error
 	return r.answer(ctx, id, n)
 }
 
-func (r *register) count(id string) int {
+// times returns when it was asked for a subscriber.
+func (r *register) times(id string) []time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.asked[id])
+	return slices.Clone(r.asked[id])
 }
+
+func (r *register) count(id string) int { return len(r.times(id)) }
 
 // rows is a MemoryStore that keeps a Snapshot by its stored form, as a database
 // does, and counts releases.
@@ -204,22 +208,37 @@ func TestDirectory(t *testing.T) {
 		store := newRows()
 		w := &wire{answer: status(200)}
 		send(t, dispatcher(t, store, w, Options{Directory: &register{}}), "e", Subscriber{ID: "a"})
-		var held []Observation
-		d := dispatcher(t, store, w, Options{Observers: []Observer{holds(&held)}})
+		var held heldLog
+		d := dispatcher(t, store, w, Options{Observers: []Observer{held.observer()}})
 		next, err := d.Drain(t.Context())
 		require.NoError(t, err)
 		require.Greater(t, next, 40*time.Second)
-		require.Len(t, held, 1)
-		require.Equal(t, "there is no directory to ask for the subscriber", held[0].Reason)
-		require.Equal(t, "(directory)", held[0].Target)
+		require.Len(t, held.all(), 1)
+		require.Equal(t, "there is no directory to ask for the subscriber", held.all()[0].Reason)
+		require.Equal(t, "(directory)", held.all()[0].Target)
 		require.Equal(t, Pending, record(t, d, "e", "a").State)
 		require.Empty(t, w.to(""))
 	})
 }
 
-// holds is an Observer that keeps what is held.
-func holds(to *[]Observation) Observer {
-	return Observer{Held: func(_ context.Context, o Observation) { *to = append(*to, o) }}
+// A heldLog keeps what its Observer is told to be held.
+type heldLog struct {
+	mu   sync.Mutex
+	list []Observation
+}
+
+func (h *heldLog) observer() Observer {
+	return Observer{Held: func(_ context.Context, o Observation) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.list = append(h.list, o)
+	}}
+}
+
+func (h *heldLog) all() []Observation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.list)
 }
 
 func TestDirectoryUnknown(t *testing.T) {
@@ -265,8 +284,7 @@ func TestDirectoryOutage(t *testing.T) {
 		},
 	} {
 		bubble(t, name, func(t *testing.T) {
-			var mu sync.Mutex
-			var held []Observation
+			var held heldLog
 			var log bytes.Buffer
 			up := time.Now().Add(time.Hour)
 			r := &register{answer: func(ctx context.Context, id string, _ int) (Subscriber, error) {
@@ -277,13 +295,7 @@ func TestDirectoryOutage(t *testing.T) {
 			}}
 			w := &wire{answer: status(200)}
 			store := newRows()
-			d := dispatcher(t, store, w, Options{Directory: r, Logger: slog.New(slog.NewTextHandler(&log, nil)), Observers: []Observer{{
-				Held: func(_ context.Context, o Observation) {
-					mu.Lock()
-					defer mu.Unlock()
-					held = append(held, o)
-				},
-			}}})
+			d := dispatcher(t, store, w, Options{Directory: r, Logger: slog.New(slog.NewTextHandler(&log, nil)), Observers: []Observer{held.observer()}})
 			for i := range 100 {
 				send(t, d, eventID(i), Subscriber{ID: "a"}, Subscriber{ID: "b"})
 			}
@@ -295,22 +307,19 @@ func TestDirectoryOutage(t *testing.T) {
 			require.Equal(t, Pending, record(t, d, "e0", "a").State)
 			require.Empty(t, record(t, d, "e0", "a").Attempts, "none is burned")
 
-			asked := r.asked["a"]
+			asked := r.times("a")
 			require.Less(t, len(asked), 100, "no hot loop")
 			require.Greater(t, len(asked), 40, "never given up")
 			require.GreaterOrEqual(t, asked[1].Sub(asked[0]), 3*time.Second)
 			require.Less(t, asked[1].Sub(asked[0]), 26*time.Second)
 			require.GreaterOrEqual(t, asked[9].Sub(asked[8]), 45*time.Second, "seldom, when it lasts")
+			store.mu.Lock()
 			require.Less(t, store.released, 2*len(asked)+20, "the backlog is not claimed meanwhile")
-			mu.Lock()
-			require.Equal(t, "the directory failed", held[0].Reason)
-			require.Equal(t, "(directory)", held[0].Target)
-			require.Greater(t, held[0].After, time.Duration(0))
-			require.Zero(t, held[0].Attempt)
-			mu.Unlock()
-			lines := strings.Count(log.String(), `level=ERROR msg="directory failed" subscriber=a error=`)
-			require.Greater(t, lines, 20)
-			require.LessOrEqual(t, lines, 60, "once a minute at most")
+			store.mu.Unlock()
+			require.Equal(t, "the directory failed", held.all()[0].Reason)
+			require.Equal(t, "(directory)", held.all()[0].Target)
+			require.Greater(t, held.all()[0].After, time.Duration(0))
+			require.Zero(t, held.all()[0].Attempt)
 			for s := range d.Standings(t.Context()) {
 				require.Fail(t, "neutral", "%+v", s)
 			}
@@ -320,6 +329,9 @@ func TestDirectoryOutage(t *testing.T) {
 			require.Len(t, w.to(host("a")), 100)
 			require.Equal(t, 1, record(t, d, "e0", "a").Attempts[0].Number)
 			require.Equal(t, 1, r.most)
+			lines := strings.Count(log.String(), `level=ERROR msg="directory failed" subscriber=a error=`)
+			require.Greater(t, lines, 20)
+			require.LessOrEqual(t, lines, 61, "once a minute at most")
 		})
 	}
 
@@ -357,7 +369,7 @@ func TestDirectoryOutage(t *testing.T) {
 			send(t, d, eventID(i), Subscriber{ID: "a"})
 			time.Sleep(3 * time.Minute)
 		}
-		asked := r.asked["a"]
+		asked := r.times("a")
 		require.Len(t, asked, 7)
 		require.Greater(t, asked[4].Sub(asked[3]), 25*time.Second)
 		require.LessOrEqual(t, asked[6].Sub(asked[5]), 5*time.Second)
@@ -494,9 +506,9 @@ func TestDirectoryLookups(t *testing.T) {
 			}
 			return subscriber(id), nil
 		}}
-		var held []Observation
+		var held heldLog
 		w := &wire{answer: status(200)}
-		d := dispatcher(t, NewMemoryStore(), w, Options{Directory: r, DirectoryTTL: -1, Observers: []Observer{holds(&held)}})
+		d := dispatcher(t, NewMemoryStore(), w, Options{Directory: r, DirectoryTTL: -1, Observers: []Observer{held.observer()}})
 		send(t, d, "e0", Subscriber{ID: "a"})
 		stop := run(t, d)
 		defer stop()
@@ -505,16 +517,17 @@ func TestDirectoryLookups(t *testing.T) {
 		time.Sleep(time.Second)
 		send(t, d, "e2", Subscriber{ID: "a"})
 		time.Sleep(14 * time.Second)
-		require.Empty(t, held)
+		require.Empty(t, held.all())
 		time.Sleep(5 * time.Second)
-		require.NotEmpty(t, held)
-		for _, o := range held {
+		require.NotEmpty(t, held.all())
+		for _, o := range held.all() {
 			require.Equal(t, "e2", o.ID.Event)
 			require.Equal(t, errDirectory.Error(), o.Reason)
 		}
 		time.Sleep(2 * time.Minute)
 		require.Equal(t, Delivered, record(t, d, "e1", "a").State)
 		require.Equal(t, Delivered, record(t, d, "e2", "a").State)
+		stop()
 		require.Equal(t, 1, r.most)
 	})
 
@@ -526,9 +539,9 @@ func TestDirectoryLookups(t *testing.T) {
 			}
 			return subscriber(id), nil
 		}}
-		var held []Observation
+		var held heldLog
 		w := &wire{answer: status(200)}
-		d := dispatcher(t, NewMemoryStore(), w, Options{Directory: r, DirectoryTTL: -1, Observers: []Observer{holds(&held)}})
+		d := dispatcher(t, NewMemoryStore(), w, Options{Directory: r, DirectoryTTL: -1, Observers: []Observer{held.observer()}})
 		stop := run(t, d)
 		for i := range 3 { // one is attempted, one asks, one waits for its answer
 			send(t, d, eventID(i), Subscriber{ID: "a"})
@@ -537,7 +550,7 @@ func TestDirectoryLookups(t *testing.T) {
 		began := time.Now()
 		stop()
 		require.Zero(t, time.Since(began))
-		require.Empty(t, held, "it is no outage")
+		require.Empty(t, held.all(), "it is no outage")
 		_, err := d.Drain(t.Context())
 		require.NoError(t, err)
 		for i := range 3 {

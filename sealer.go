@@ -18,7 +18,8 @@ type SealingKey struct {
 	ID string
 
 	// Secret is 32 random bytes: the bytes themselves, no text that encodes
-	// them. Required.
+	// them. A key management service is asked for them when the host starts.
+	// Required.
 	Secret Secret
 }
 

@@ -213,6 +213,18 @@ func TestSealedSnapshot(t *testing.T) {
 	})
 }
 
+// damaged flips a bit of what is sealed in a stored snapshot.
+func damaged(stored []byte) []byte {
+	var s Snapshot
+	if err := s.UnmarshalBinary(stored); err != nil {
+		panic(err)
+	}
+	data := s.target().sealed.Data
+	data[len(data)/2] ^= 1
+	stored, _ = s.MarshalBinary()
+	return stored
+}
+
 func TestRunSealed(t *testing.T) {
 	key := sealingKey("k1", 1)
 	for name, test := range map[string]struct {
@@ -227,8 +239,7 @@ func TestRunSealed(t *testing.T) {
 		"another key":          {options: Options{Sealer: newSealer(t, sealingKey("k2", 2))}, state: Pending, reason: errNoSealingKey.Error()},
 		"a directory instead":  {options: Options{Directory: &register{}}, state: Delivered},
 		"damaged": {options: Options{Sealer: newSealer(t, key)}, state: Dead, reason: errUnopened.Error(), spoil: func(stored map[DeliveryID][]byte) {
-			data := stored[DeliveryID{"e", "a"}]
-			data[len(data)-10] ^= 1
+			stored[DeliveryID{"e", "a"}] = damaged(stored[DeliveryID{"e", "a"}])
 		}},
 		"moved": {options: Options{Sealer: newSealer(t, key)}, state: Dead, reason: errUnopened.Error(), spoil: func(stored map[DeliveryID][]byte) {
 			stored[DeliveryID{"e", "a"}] = stored[DeliveryID{"e", "b"}]
@@ -251,9 +262,9 @@ func TestRunSealed(t *testing.T) {
 			if test.spoil != nil {
 				test.spoil(store.stored)
 			}
-			var held []Observation
+			var held heldLog
 			var log bytes.Buffer
-			test.options.Observers = []Observer{holds(&held)}
+			test.options.Observers = []Observer{held.observer()}
 			test.options.Logger = slog.New(slog.NewTextHandler(&log, nil))
 			d := dispatcher(t, store, w, test.options)
 			next, err := d.Drain(t.Context())
@@ -273,8 +284,8 @@ func TestRunSealed(t *testing.T) {
 				require.Equal(t, test.reason, got.Reason)
 				return
 			}
-			require.Equal(t, test.reason, held[0].Reason)
-			require.Greater(t, held[0].After, 40*time.Second)
+			require.Equal(t, test.reason, held.all()[0].Reason)
+			require.Greater(t, held.all()[0].After, 40*time.Second)
 			require.Greater(t, next, 40*time.Second)
 			require.Equal(t, 1, strings.Count(log.String(), "level=ERROR"), "not for each delivery")
 			require.Contains(t, log.String(), `msg="delivery held" event=e subscriber=`)
@@ -329,8 +340,7 @@ func TestRunSealed(t *testing.T) {
 		d := dispatcher(t, store, &wire{}, Options{Sealer: newSealer(t, key)})
 		_, err := d.Send(t.Context(), Event{ID: "e", Type: "x", TTL: time.Second}, []Subscriber{subscriber("a")})
 		require.NoError(t, err)
-		data := store.stored[DeliveryID{"e", "a"}]
-		data[len(data)-10] ^= 1
+		store.stored[DeliveryID{"e", "a"}] = damaged(store.stored[DeliveryID{"e", "a"}])
 		time.Sleep(time.Second)
 		_, err = d.Drain(t.Context())
 		require.NoError(t, err)

@@ -37,9 +37,9 @@ type Key struct {
 	// Empty: Standard Webhooks.
 	Scheme string
 
-	// Expires ends the key's use, for rotation. Zero: never. Deliveries that
-	// wait keep the keys that they were sent with, also when they are replayed:
-	// let old keys live longer than the retry schedule.
+	// Expires ends the key's use, for rotation. Zero: never. Without a Directory,
+	// deliveries that wait keep the keys that they were sent with, also when
+	// they are replayed: let old keys live longer than the retry schedule.
 	Expires time.Time
 }
 

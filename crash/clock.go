@@ -74,7 +74,7 @@ func buildSkewed(dir string) (program string, err error) {
 		return fail(err)
 	}
 	program = filepath.Join(dir, "skewed")
-	build := exec.Command("go", "build", "-overlay", file, "-o", program, "github.com/outhook/outhook/crash")
+	build := exec.Command("go", "build", "-overlay", file, "-tags", "skewed", "-o", program, "github.com/outhook/outhook/crash")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fail(fmt.Errorf("%w: %s", err, out))
 	}

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && !skewed
 
 package main
 
@@ -18,7 +18,7 @@ type sqlite struct {
 	locks atomic.Int64
 }
 
-func startSQLite(dir string) *sqlite { return &sqlite{path: filepath.Join(dir, "crash.db")} }
+func startSQLite(dir string) database { return &sqlite{path: filepath.Join(dir, "crash.db")} }
 
 func openSQLite(ctx context.Context, path string) (durable, func(), error) {
 	store, err := sqlitestore.Open(ctx, path, nil)

@@ -76,7 +76,9 @@ func newStore(t testing.TB, options *Options) *Store {
 }
 
 func drop(s *Store) error {
-	_, err := s.pool.Exec(context.Background(), s.sql(`drop schema {schema} cascade`))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // a test that failed may have left a transaction open
+	defer cancel()
+	_, err := s.pool.Exec(ctx, s.sql(`drop schema {schema} cascade`))
 	return err
 }
 

@@ -30,17 +30,19 @@ const headRows = `(
 
 // nextDue returns when the first of what waits could be claimed, for each
 // of the subscribers, if their standings allow it. Where something is due, it does
-// not look further.
+// not look further. Each ORDER BY is that of the index, and with its LIMIT keeps the
+// planner to it.
 const nextDue = `
 select l.subscriber, {now}, case
-    when exists (
-        select from {schema}.pending
+    when (
+        select true from {schema}.pending
         where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now}
             and (unfinished < $2::integer or $3::boolean)
+        order by rank, id limit 1
     ) then {now}
     when exists (select from ` + headRows + ` where at <= {now}) then {now}
     else least(
-        (select min(due) from {schema}.pending
+        (select min(due) from {schema}.pending -- all of them are leased
          where subscriber = l.subscriber and key = '' and rank <= {now}
             and (unfinished < $2::integer or $3::boolean)),
         (select due from {schema}.pending

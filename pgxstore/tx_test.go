@@ -107,7 +107,8 @@ func TestInTx(t *testing.T) {
 			unmarshallable.Snapshot = outhook.Snapshot{}
 			_, err = tx.Enqueue(t.Context(), deliveriesOf(unmarshallable))
 			require.Error(t, err)
-			hostile := newDelivery(t, "nul\x00", "s"+name)
+			hostile := newDelivery(t, "e", "s"+name)
+			hostile.ID.Event = "nul\x00"
 			_, err = tx.Enqueue(t.Context(), deliveriesOf(hostile))
 			require.Error(t, err, "PostgreSQL cannot store it")
 			known, err := tx.Enqueue(t.Context(), deliveriesOf(taken, newDelivery(t, name[:3]+"good", "s"+name)))

@@ -103,7 +103,7 @@ func contexts(t *trial) {
 		t.log("with a context that ends: error %v", f(ctx))
 		group.Wait()
 	}
-	const rounds = 12
+	const rounds = 6
 	request := outhook.ClaimRequest{Limit: 9, PerSubscriber: 9, SuspectAfter: 1000, Suspects: 9, Lease: t.short()}
 	for round := range rounds {
 		name := fmt.Sprintf("e%d", round)

@@ -1,6 +1,10 @@
 package storetest
 
-import "github.com/outhook/outhook"
+import (
+	"fmt"
+
+	"github.com/outhook/outhook"
+)
 
 func claimOrder(t *trial) {
 	// only claims, and sees to it that of these that are ordered only one comes.
@@ -81,37 +85,42 @@ func (t *trial) orderByHand() {
 		func(b outhook.Claim) outhook.Outcome { return retry(b, 0) },
 		release,
 	} {
-		for _, late := range []bool{false, true} {
-			t.renew()
-			t.enqueue(t.delivery("a", "s", key("k")), t.delivery("b", "s", key("k"), hold), t.delivery("c", "s", key("k")))
-			t.settles(t.one("a"), outhook.Dead)
-			var b, a outhook.Claim
-			if late { // the outcome comes after the lease, when a is leased
-				b = t.oneFor(t.short(), "b")
-				t.change("Replay", only("a"), 1)
-				a = t.comes(t.short(), "a")
-				if !t.late(then(b)) {
-					continue
-				}
-			} else {
-				b = t.one("b")
-				t.change("Replay", only("a"), 1)
-				t.none("a later one of its order is leased", "a", "c")
-				if !t.late(then(b)) {
-					continue
-				}
-				a = t.one("a")
-			}
-			t.none("a is leased", "b", "c")
-			t.settles(a, outhook.Delivered)
-			switch i {
-			case 1:
-				t.none("b is dead with HoldOnDead", "b", "c")
-				t.change("Prune", only("b"), 1)
-			case 2, 3:
-				t.settles(t.one("b"), outhook.Delivered)
-			}
-			t.one("c")
-		}
+		t.replayedBefore(fmt.Sprintf("early%d", i), then, false)
+		t.replayedBefore(fmt.Sprintf("late%d", i), then, true)
 	}
+}
+
+// replayedBefore replays the first of an order while the second is leased, whose
+// outcome comes then, or late: after its lease, when the first is leased again.
+func (t *trial) replayedBefore(order string, then func(outhook.Claim) outhook.Outcome, late bool) {
+	first, second, third := "first-"+order, "second-"+order, "third-"+order
+	t.enqueue(t.delivery(first, "s", key(order)), t.delivery(second, "s", key(order), hold), t.delivery(third, "s", key(order)))
+	t.settles(t.one(first), outhook.Dead)
+	var a, b outhook.Claim
+	if late {
+		b = t.oneFor(t.short(), second)
+		t.change("Replay", only(first), 1)
+		a = t.comes(t.short(), first)
+	} else {
+		b = t.one(second)
+		t.change("Replay", only(first), 1)
+		t.none("a later one of its order is leased", first, third)
+	}
+	o := then(b)
+	if !t.late(o) {
+		return
+	}
+	if !late {
+		a = t.one(first)
+	}
+	t.none("the first of its order is leased", second, third)
+	t.settles(a, outhook.Delivered)
+	switch o.State {
+	case outhook.Dead:
+		t.none("it or the one before is dead with HoldOnDead", second, third)
+		t.change("Prune", only(second), 1)
+	case outhook.Pending:
+		t.settles(t.one(second), outhook.Delivered)
+	}
+	t.one(third)
 }

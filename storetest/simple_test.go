@@ -1,6 +1,7 @@
 package storetest_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +23,8 @@ type fault string
 // under a mutex, with one defect or none.
 type simple struct {
 	*simpleDB
-	ahead time.Duration // of the handle's own clock, with the fault that it counts
+	ahead time.Duration  // of the handle's own clock, with the fault that it counts
+	own   map[string]int // turns, with the fault that they are the handle's own
 }
 
 type simpleDB struct {
@@ -127,8 +130,14 @@ func (s *simple) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (kn
 		d := deliveries[i]
 		if row := s.row(d.ID); row == nil {
 			row = &simpleRow{Delivery: &d}
-			if s.fault == "caller's slice kept" {
+			switch s.fault {
+			case "caller's slice kept":
 				row.Delivery = &deliveries[i]
+			case "time counted in nanoseconds": // which overflow in distant years
+				d.Time = time.Unix(0, d.Time.UnixNano())
+			case "body cut at a zero byte":
+				body, _, _ := bytes.Cut(d.Payload.Body, []byte{0})
+				d.Payload = &outhook.Payload{ContentType: d.Payload.ContentType, Header: d.Payload.Header, Body: body}
 			}
 			s.begin(row, d.Delay)
 			s.rows = append(s.rows, row)
@@ -185,7 +194,11 @@ func (s *simple) from(r *simpleRow, now time.Duration, standing outhook.Standing
 				earlier = false
 				continue
 			}
-			if other.ID.Subscriber != r.ID.Subscriber || other.OrderKey != r.OrderKey {
+			same := other.ID.Subscriber == r.ID.Subscriber && other.OrderKey == r.OrderKey
+			if s.fault == "orders that run together" {
+				same = other.ID.Subscriber+other.OrderKey == r.ID.Subscriber+r.OrderKey
+			}
+			if !same {
 				continue
 			}
 			holds := other.state == outhook.Pending || other.state == outhook.Dead && other.HoldOnDead
@@ -283,12 +296,17 @@ func (s *simple) Claim(ctx context.Context, request outhook.ClaimRequest) (outho
 			break
 		}
 		leased[next] = true
+		if s.fault == "claims that overlap" {
+			s.mu.Unlock()
+			runtime.Gosched()
+			s.mu.Lock()
+		}
 		if next.unfinished >= request.SuspectAfter {
 			suspects++
 		}
 		given[next.ID.Subscriber]++
 		s.turn++
-		s.served[next.ID.Subscriber] = s.turn
+		s.turns()[next.ID.Subscriber] = s.turn
 		claimed.Claims = append(claimed.Claims, s.lease(next, now, request.Lease))
 		if kept, ok := s.standings[next.ID.Subscriber]; ok {
 			if claimed.Standings == nil {
@@ -317,9 +335,20 @@ func (s *simple) Claim(ctx context.Context, request outhook.ClaimRequest) (outho
 	return claimed, nil
 }
 
+// turns returns the last turn of each subscriber.
+func (s *simple) turns() map[string]int {
+	if s.fault == "turns of each handle" {
+		if s.own == nil {
+			s.own = map[string]int{}
+		}
+		return s.own
+	}
+	return s.served
+}
+
 // before reports whether a has its turn before b.
 func (s *simple) before(a, b *simpleRow) bool {
-	if x, y := s.served[a.ID.Subscriber], s.served[b.ID.Subscriber]; x != y && s.fault != "no turns" {
+	if x, y := s.turns()[a.ID.Subscriber], s.turns()[b.ID.Subscriber]; x != y && s.fault != "no turns" {
 		return x < y
 	}
 	return a.due < b.due
@@ -408,7 +437,12 @@ func (s *simple) apply(r *simpleRow, o *outhook.Outcome) {
 	now := s.now()
 	r.live = false
 	r.history = append(r.history, o.Attempts...)
-	if o.Effect != nil {
+	if s.fault == "text made valid UTF-8" {
+		for i := range r.history {
+			r.history[i].Error = strings.ToValidUTF8(r.history[i].Error, "?")
+		}
+	}
+	if o.Effect != nil && s.fault != "effects dropped" {
 		s.affect(r, o)
 	}
 	if o.Released {
@@ -451,10 +485,13 @@ func (s *simple) Notify(ctx context.Context, wake func()) error {
 	return ctx.Err()
 }
 
-func (s *simple) UpdateStandings(_ context.Context, subscribers []string, update func(time.Time, *outhook.Standing)) error {
+func (s *simple) UpdateStandings(ctx context.Context, subscribers []string, update func(time.Time, *outhook.Standing)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range subscribers {
+		if err := ctx.Err(); err != nil && (s.fault != "half of a cancelled call done" || id == subscribers[len(subscribers)-1]) {
+			return err
+		}
 		standing := cmp.Or(s.standings[id], outhook.Standing{Subscriber: id})
 		now := s.base.Add(s.now())
 		if s.fault == "change of a standing lost" {
@@ -492,7 +529,7 @@ func (s *simple) record(r *simpleRow) outhook.Record {
 		ID: r.ID, Type: r.Type, Time: r.Time, OrderKey: r.OrderKey, Payload: r.Payload,
 		State: r.state, Reason: r.reason, Since: s.base.Add(r.since), Leased: r.leased(s.now()), Replay: r.replay,
 	}
-	if r.state == outhook.Pending {
+	if r.state == outhook.Pending || s.fault == "settled one shown as due" {
 		record.Due = s.base.Add(r.due)
 	}
 	return record
@@ -532,7 +569,7 @@ func (s *simple) find(f outhook.Filter, states ...outhook.State) (found []*simpl
 		if (f.Event == "" || f.Event == r.ID.Event) && (f.Subscriber == "" || f.Subscriber == r.ID.Subscriber) &&
 			(f.Type == "" || f.Type == r.Type) && (len(f.States) == 0 || slices.Contains(f.States, r.state)) &&
 			(states == nil || slices.Contains(states, r.state)) &&
-			age >= f.OlderThan && (f.NewerThan == 0 || age <= f.NewerThan) && (f.Limit == 0 || len(found) < f.Limit) {
+			(age >= f.OlderThan || s.fault == "age ignored by a filter") && (f.NewerThan == 0 || age <= f.NewerThan) && (f.Limit == 0 || len(found) < f.Limit) {
 			found = append(found, r)
 		}
 	}
@@ -552,6 +589,9 @@ func (s *simple) Replay(_ context.Context, f outhook.Filter) (int, error) {
 			r.token = s.token
 		}
 		r.replay++
+		if s.fault == "held order freed by Replay" {
+			delete(s.holds, [2]string{r.ID.Subscriber, r.OrderKey})
+		}
 		s.begin(r, 0)
 	}
 	s.wake()
@@ -579,7 +619,9 @@ func (s *simple) Cancel(_ context.Context, f outhook.Filter) (int, error) {
 			r.token, r.live = r.token+1, false
 		}
 	}
-	s.wake()
+	if s.fault != "no wake after Cancel" {
+		s.wake()
+	}
 	return len(found), nil
 }
 
@@ -603,7 +645,11 @@ func (s *simple) Stats(context.Context) (stats outhook.Stats, err error) {
 		switch r.state {
 		case outhook.Pending:
 			stats.Pending++
-			if at := s.from(r, s.now(), outhook.Standing{}); at < never { // what is paused counts
+			at := s.from(r, s.now(), outhook.Standing{}) // what is paused counts
+			if s.fault == "leased one counted as overdue" {
+				at = r.entered
+			}
+			if at < never {
 				stats.OldestDue = max(stats.OldestDue, s.now()-at)
 			}
 		case outhook.Delivered:

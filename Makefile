@@ -56,9 +56,10 @@ fuzz: ## run each fuzz target for FUZZTIME
 	@for f in $$(grep '^Fuzz' .bin/fuzz); do go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) . || exit 1; done
 
 .PHONY: bench
-bench: ## measure against a bare http.Client loop, and beside a subscriber that hangs
+bench: ## measure against a bare http.Client loop, beside a subscriber that hangs, and claims from a million
 	go test -run '^$$' -bench HungSubscriber -benchtime 5x .
 	go run ./bench
+	go test -run '^$$' -bench ClaimBacklog -benchtime 200x ./pgxstore
 
 .PHONY: bench-quick
 bench-quick: ## measure against a bare http.Client loop, roughly

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+
+	"github.com/outhook/outhook/internal/manage"
 )
 
 // Get implements [Manager].
@@ -42,7 +44,7 @@ func (s *MemoryStore) List(_ context.Context, filter Filter) iter.Seq2[Record, e
 func (s *MemoryStore) Replay(_ context.Context, filter Filter) (n int, err error) {
 	now := s.lock()
 	defer s.mu.Unlock()
-	filter.States = only(filter.States, []State{Dead, Cancelled}, Pending)
+	filter.States = manage.States(filter.States, []State{Dead, Cancelled}, Pending)
 	found := s.find(filter, now)
 	for _, row := range found {
 		s.unsettle(row)
@@ -60,7 +62,7 @@ func (s *MemoryStore) Replay(_ context.Context, filter Filter) (n int, err error
 func (s *MemoryStore) Cancel(_ context.Context, filter Filter) (n int, err error) {
 	now := s.lock()
 	defer s.mu.Unlock()
-	filter.States = only(filter.States, []State{Pending}, Delivered, Dead, Cancelled)
+	filter.States = manage.States(filter.States, []State{Pending}, Delivered, Dead, Cancelled)
 	found := s.find(filter, now)
 	for _, row := range found {
 		lane := s.lanes[row.ID.Subscriber]
@@ -83,7 +85,7 @@ func (s *MemoryStore) Cancel(_ context.Context, filter Filter) (n int, err error
 func (s *MemoryStore) Prune(_ context.Context, filter Filter) (n int, err error) {
 	now := s.lock()
 	defer s.mu.Unlock()
-	filter.States = only(filter.States, []State{Delivered, Dead, Cancelled}, Pending)
+	filter.States = manage.States(filter.States, []State{Delivered, Dead, Cancelled}, Pending)
 	found := s.find(filter, now)
 	for _, row := range found {
 		s.forget(row, now)
@@ -107,24 +109,6 @@ func (s *MemoryStore) Stats(context.Context) (Stats, error) {
 		}
 	}
 	return stats, nil
-}
-
-// only returns the states that a call can apply to: those asked for without
-// what it passes over, or its own choice if none was asked for.
-func only(asked, otherwise []State, not ...State) []State {
-	if len(asked) == 0 {
-		return otherwise
-	}
-	kept := make([]State, 0, len(asked))
-	for _, state := range asked {
-		if !slices.Contains(not, state) {
-			kept = append(kept, state)
-		}
-	}
-	if len(kept) == 0 {
-		return []State{""} // no delivery's
-	}
-	return kept
 }
 
 // find returns the rows that a filter selects, in the order of Enqueue.

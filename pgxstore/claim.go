@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // contended is reported as Next when something was due, but in the hands of
@@ -517,7 +518,7 @@ func (r *leasedRow) claim(subscriber string, payloads map[int64]*outhook.Payload
 		fault(outhook.ReasonExpired)
 	}
 	var err error
-	if c.Time, err = decodeTime(*r.time); err != nil {
+	if c.Time, err = stored.DecodeTime(*r.time); err != nil {
 		fault("its time cannot be restored")
 	}
 	if copy(c.Digest[:], r.digest) != len(c.Digest) {
@@ -562,7 +563,7 @@ from unnest($1::bigint[]) u (id) cross join lateral (select * from {schema}.payl
 		if err := rows.Scan(&id, &p.ContentType, &header, &p.Body); err != nil {
 			return nil, err
 		}
-		if p.Header, err = decodeHeader(header); err == nil {
+		if p.Header, err = stored.DecodeHeader(header); err == nil {
 			found[id] = p
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // Enqueue implements [outhook.Store], in a transaction of its own.
@@ -118,9 +119,7 @@ func (s *Store) numbers(ctx context.Context, q querier, deliveries []outhook.Del
 	if err := find(); err != nil || len(unknown) == 0 {
 		return numbers, err
 	}
-	// In the order of their names, so that two calls cannot wait for each other.
-	const insert = `insert into {schema}.subscriber (name) select name from unnest($1::text[]) name order by name on conflict (name) do nothing`
-	if err := q.query(ctx, nil, s.sql(insert), names()); err != nil {
+	if err := q.query(ctx, nil, s.sql(insertSubscribers), names()); err != nil {
 		return nil, err
 	}
 	if err := find(); err != nil {
@@ -131,6 +130,12 @@ func (s *Store) numbers(ctx context.Context, q querier, deliveries []outhook.Del
 	}
 	return numbers, nil
 }
+
+// insertSubscribers inserts in the order of the names, so that two calls cannot wait
+// for each other.
+const insertSubscribers = `
+insert into {schema}.subscriber (name) select name from unnest($1::text[]) name order by name
+on conflict (name) do nothing`
 
 // deliveryRows are deliveries as parameters of insertDeliveries, column by column.
 type deliveryRows struct {
@@ -169,7 +174,7 @@ func encodeDeliveries(deliveries []outhook.Delivery, numbers map[string]int64) (
 		}
 		place := places[body{d.Payload, d.ID.Event}]
 		if d.Payload != nil && place == 0 {
-			header, err := encodeHeader(d.Payload.Header)
+			header, err := stored.EncodeHeader(d.Payload.Header)
 			if err != nil {
 				return nil, err
 			}
@@ -183,7 +188,7 @@ func encodeDeliveries(deliveries []outhook.Delivery, numbers map[string]int64) (
 		r.event = append(r.event, d.ID.Event)
 		r.subscriber = append(r.subscriber, numbers[d.ID.Subscriber])
 		r.eventType = append(r.eventType, d.Type)
-		r.time = append(r.time, encodeTime(d.Time))
+		r.time = append(r.time, stored.EncodeTime(d.Time))
 		r.orderKey = append(r.orderKey, d.OrderKey)
 		r.hold = append(r.hold, d.HoldOnDead)
 		r.delay = append(r.delay, int64(d.Delay))

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // foundRow is a delivery that a filter selects.
@@ -126,7 +127,7 @@ where ` + strings.Join(where, " and ") + fmt.Sprintf(" order by d.id limit $%d::
 			&state, &r.Reason, &r.token, &r.Since, &due, &r.Leased); err != nil {
 			return nil, err
 		}
-		r.Time, _ = decodeTime(eventTime) // zero if it is damaged; Claim tells
+		r.Time, _ = stored.DecodeTime(eventTime) // zero if it is damaged; Claim tells
 		r.State, r.Since = outhook.State(state), r.Since.UTC()
 		if due != nil {
 			r.Due = due.UTC()
@@ -163,10 +164,7 @@ func stateCondition(states []outhook.State) string {
 
 // sinceColumn is when a delivery came to be in one of the states.
 func sinceColumn(states []outhook.State) string {
-	if slices.Contains(states, outhook.Pending) {
-		return "coalesce(o.at, d.entered)"
-	}
-	if len(states) == 0 {
+	if len(states) == 0 || slices.Contains(states, outhook.Pending) {
 		return "coalesce(o.at, d.entered)"
 	}
 	return "o.at"

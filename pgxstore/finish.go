@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // Finish implements [outhook.Store]. An outcome whose State is none of the four is
@@ -173,7 +174,7 @@ func (f *finishing) apply(ctx context.Context) error {
 			continue // the lease has had its outcome in this very call
 		}
 		applied[l.delivery] = true
-		data, err := encodeAttempts(o.Attempts)
+		data, err := stored.EncodeAttempts(o.Attempts)
 		if err != nil {
 			return err
 		}

@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/manage"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // Sizes of what is read or changed in one go.
@@ -41,7 +42,7 @@ func (s *Store) Get(ctx context.Context, id outhook.DeliveryID) (record outhook.
 		}
 		list, err := pgx.CollectRows(found, pgx.RowTo[[]byte])
 		for _, data := range list {
-			attempts, err := decodeAttempts(data)
+			attempts, err := stored.DecodeAttempts(data)
 			if err != nil {
 				return err
 			}
@@ -82,7 +83,7 @@ var errStop = fmt.Errorf("pgxstore: stop")
 // Replay implements [outhook.Manager], in transactions of a few hundred deliveries.
 // n counts those that were replayed, also when there is an error.
 func (s *Store) Replay(ctx context.Context, filter outhook.Filter) (n int, err error) {
-	states := only(filter.States, []outhook.State{outhook.Dead, outhook.Cancelled}, outhook.Pending)
+	states := manage.States(filter.States, []outhook.State{outhook.Dead, outhook.Cancelled}, outhook.Pending)
 	return s.change(ctx, "replay", filter, states, s.replay)
 }
 
@@ -120,7 +121,7 @@ func (s *Store) replay(ctx context.Context, tx pgx.Tx, rows []foundRow) (n int, 
 // Cancel implements [outhook.Manager], in transactions of a few hundred deliveries.
 // n counts those that were cancelled, also when there is an error.
 func (s *Store) Cancel(ctx context.Context, filter outhook.Filter) (n int, err error) {
-	states := only(filter.States, []outhook.State{outhook.Pending}, outhook.Delivered, outhook.Dead, outhook.Cancelled)
+	states := manage.States(filter.States, []outhook.State{outhook.Pending}, outhook.Delivered, outhook.Dead, outhook.Cancelled)
 	return s.change(ctx, "cancel", filter, states, s.cancel)
 }
 
@@ -157,7 +158,7 @@ func (s *Store) cancel(ctx context.Context, tx pgx.Tx, rows []foundRow) (n int, 
 // deliveries. n counts those that were removed, also when there is an error.
 func (s *Store) Prune(ctx context.Context, filter outhook.Filter) (n int, err error) {
 	all := []outhook.State{outhook.Delivered, outhook.Dead, outhook.Cancelled}
-	n, err = s.change(ctx, "prune", filter, only(filter.States, all, outhook.Pending), s.prune)
+	n, err = s.change(ctx, "prune", filter, manage.States(filter.States, all, outhook.Pending), s.prune)
 	if err == nil {
 		// What a Cancel or a crash has left behind of keys that nothing came after.
 		const holds = `delete from {schema}.hold where until < {now} - interval '1 hour'`
@@ -243,16 +244,3 @@ const oldestDue = `(
     ) heads
     where at <= {now}
 )`
-
-// only returns the states that a call can apply to: those asked for without
-// what it passes over, or its own choice if none was asked for. It is never empty.
-func only(asked, otherwise []outhook.State, not ...outhook.State) []outhook.State {
-	if len(asked) == 0 {
-		return otherwise
-	}
-	kept := slices.DeleteFunc(slices.Clone(asked), func(state outhook.State) bool { return slices.Contains(not, state) })
-	if len(kept) == 0 {
-		return []outhook.State{""} // no delivery's
-	}
-	return kept
-}

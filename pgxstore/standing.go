@@ -20,8 +20,7 @@ func (s *Store) UpdateStandings(ctx context.Context, subscribers []string, updat
 	}
 	return s.inTx(ctx, "update standings", func(tx pgx.Tx) error {
 		names := slices.Compact(slices.Sorted(slices.Values(subscribers)))
-		const insert = `insert into {schema}.subscriber (name) select name from unnest($1::text[]) name order by name on conflict (name) do nothing`
-		if _, err := tx.Exec(ctx, s.sql(insert), names); err != nil {
+		if _, err := tx.Exec(ctx, s.sql(insertSubscribers), names); err != nil {
 			return err
 		}
 		standings, now, err := s.lockStandings(ctx, tx, `select id from {schema}.subscriber where name = any ($1::text[])`, names)

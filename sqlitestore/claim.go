@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // Claim implements [outhook.Store].
@@ -198,7 +199,7 @@ func (c *claimer) scan(l *lane, rows *sql.Rows) (d candidate, err error) {
 	d.Age = time.Duration(max(c.now-entered, 0))
 	copy(d.Digest[:], digest)
 	var faulty error
-	if d.Time, err = decodeTime(when); err != nil {
+	if d.Time, err = stored.DecodeTime(when); err != nil {
 		faulty = errors.New("time: it is not RFC 3339")
 	}
 	if err := d.Snapshot.UnmarshalBinary(snapshot); err != nil {
@@ -273,13 +274,13 @@ func (c *claimer) payload(d *candidate, read map[int64]*outhook.Payload) error {
 	if d.Payload = read[*d.body]; d.Payload != nil {
 		return nil
 	}
-	var stored payload
+	var content payload
 	_, err := c.one("select content_type, header, body from outhook_payload where id = ?", []any{*d.body},
-		&stored.contentType, &stored.header, &stored.body)
+		&content.contentType, &content.header, &content.body)
 	if err != nil {
 		return err
 	}
-	p, faulty := stored.restore()
+	p, faulty := content.restore()
 	if faulty != nil && d.Fault == "" {
 		d.Fault = fault(faulty)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // Enqueue implements [outhook.Store]. There is no bound on how much it stores.
@@ -41,9 +42,11 @@ func encodeAll(deliveries []outhook.Delivery) ([]row, error) {
 		}
 		rows[i] = row{d, nil, snapshot}
 		if d.Payload != nil {
-			if rows[i].header, err = encodeHeader(d.Payload.Header); err != nil {
+			header, err := stored.EncodeHeader(d.Payload.Header)
+			if err != nil {
 				return nil, err
 			}
+			rows[i].header = nullText(header)
 		}
 	}
 	return rows, nil
@@ -90,7 +93,7 @@ func (t *transaction) enqueue(rows []row) (known []outhook.DeliveryID, err error
 		}
 		id, err := t.insert(`insert into outhook_delivery (event, subscriber, type, time, order_key, hold_on_dead,
 			delay, ttl, digest, payload, entered, replay, snapshot) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`,
-			d.ID.Event, subscriber, d.Type, encodeTime(d.Time), d.OrderKey, d.HoldOnDead,
+			d.ID.Event, subscriber, d.Type, stored.EncodeTime(d.Time), d.OrderKey, d.HoldOnDead,
 			int64(d.Delay), int64(d.TTL), d.Digest[:], payload, t.now, d.snapshot)
 		if err != nil {
 			return nil, err

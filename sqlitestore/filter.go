@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // selection is a Filter in SQL, but for its limit.
@@ -142,16 +143,16 @@ func (s selection) read(ctx context.Context, q queryer, id, now int64) (record o
 		entered              int64
 		live                 *bool
 		state, reason        *string
-		stored               payload
+		content              payload
 	)
 	err = rows.Scan(&record.ID.Event, &record.ID.Subscriber, &record.Type, &when, &record.OrderKey, &body, &entered, &record.Replay,
-		&ready, &due, &live, &state, &reason, &at, &stored.contentType, &stored.header, &stored.body)
+		&ready, &due, &live, &state, &reason, &at, &content.contentType, &content.header, &content.body)
 	if err != nil {
 		return record, false, err
 	}
-	record.Time, _ = decodeTime(when) // what is damaged is left out; Claim tells of it
+	record.Time, _ = stored.DecodeTime(when) // what is damaged is left out; Claim tells of it
 	if body != nil {
-		record.Payload, _ = stored.restore()
+		record.Payload, _ = content.restore()
 	}
 	if state != nil {
 		record.State, record.Reason, record.Since = outhook.State(*state), *reason, timeOf(*at)

@@ -5,15 +5,18 @@ import (
 	"fmt"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // Finish implements [outhook.Store].
 func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []outhook.Lease, err error) {
 	attempts := make([]any, len(outcomes))
 	for i := range outcomes {
-		if attempts[i], err = encodeAttempts(outcomes[i].Attempts); err != nil {
+		data, err := stored.EncodeAttempts(outcomes[i].Attempts)
+		if err != nil {
 			return nil, fmt.Errorf("sqlitestore: finish: %w", err)
 		}
+		attempts[i] = nullText(data)
 	}
 	err = s.write(ctx, "finish", func(t *transaction) error {
 		f := finisher{transaction: t, standings: make(map[int64]*change)}

@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/manage"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // Get implements [outhook.Manager].
@@ -50,7 +51,7 @@ func (s *Store) get(ctx context.Context, id outhook.DeliveryID) (record outhook.
 		if err := rows.Scan(&data); err != nil {
 			return record, err
 		}
-		attempts, err := decodeAttempts(data)
+		attempts, err := stored.DecodeAttempts([]byte(data))
 		if err != nil {
 			return record, errors.New("its attempts cannot be restored")
 		}
@@ -84,19 +85,19 @@ func (s *Store) List(ctx context.Context, filter outhook.Filter) iter.Seq2[outho
 
 // Replay implements [outhook.Manager].
 func (s *Store) Replay(ctx context.Context, filter outhook.Filter) (n int, err error) {
-	filter.States = only(filter.States, []outhook.State{outhook.Dead, outhook.Cancelled}, outhook.Pending)
+	filter.States = manage.States(filter.States, []outhook.State{outhook.Dead, outhook.Cancelled}, outhook.Pending)
 	return s.change(ctx, "replay", filter, (*transaction).replay)
 }
 
 // Cancel implements [outhook.Manager].
 func (s *Store) Cancel(ctx context.Context, filter outhook.Filter) (n int, err error) {
-	filter.States = only(filter.States, []outhook.State{outhook.Pending}, outhook.Delivered, outhook.Dead, outhook.Cancelled)
+	filter.States = manage.States(filter.States, []outhook.State{outhook.Pending}, outhook.Delivered, outhook.Dead, outhook.Cancelled)
 	return s.change(ctx, "cancel", filter, (*transaction).cancel)
 }
 
 // Prune implements [outhook.Manager].
 func (s *Store) Prune(ctx context.Context, filter outhook.Filter) (n int, err error) {
-	filter.States = only(filter.States, []outhook.State{outhook.Delivered, outhook.Dead, outhook.Cancelled}, outhook.Pending)
+	filter.States = manage.States(filter.States, []outhook.State{outhook.Delivered, outhook.Dead, outhook.Cancelled}, outhook.Pending)
 	return s.change(ctx, "prune", filter, (*transaction).prune)
 }
 
@@ -217,17 +218,4 @@ select (select count(*) from outhook_pending),
 		stats.OldestDue = time.Duration(max(s.now().UnixNano()-*oldest, 0))
 	}
 	return stats, err
-}
-
-// only returns the states that a call can apply to: those asked for without
-// what it passes over, or its own choice if none was asked for.
-func only(asked, otherwise []outhook.State, not ...outhook.State) []outhook.State {
-	if len(asked) == 0 {
-		return otherwise
-	}
-	kept := slices.DeleteFunc(slices.Clone(asked), func(s outhook.State) bool { return slices.Contains(not, s) })
-	if len(kept) == 0 {
-		return []outhook.State{""} // no delivery's
-	}
-	return kept
 }

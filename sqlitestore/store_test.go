@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -344,4 +345,13 @@ func TestFullDisk(t *testing.T) {
 	bound("1000")
 	enqueue(t, s, newDelivery("small", "s"), large)
 	require.Len(t, claim(t, s), 3)
+}
+
+func TestLater(t *testing.T) {
+	now := time.Now().UnixNano()
+	require.Equal(t, now, later(now, -time.Hour))
+	require.Equal(t, now+1, later(now, 1))
+	require.EqualValues(t, never, later(now, math.MaxInt64))
+	require.EqualValues(t, never, instantOf(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)))
+	require.Equal(t, now, instantOf(timeOf(now)))
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -18,16 +19,20 @@ const (
 
 // model compares a store with a naive one, written from the contract alone, over
 // random sequences of operations. It needs a clock that stands still.
-func model(t *trial) {
+func model(t *trial) { t.sequences(sequences) }
+
+// Model is the rule of that name over so many sequences of random operations, each
+// on a new backend. [Run] has a few.
+func Model(ctx context.Context, newBackend func() (Backend, error), sequences int) error {
+	return newTrial(ctx, newBackend).run(func(t *trial) { t.sequences(sequences) })
+}
+
+func (t *trial) sequences(n int) {
 	t.manager()
 	t.standings()
 	if !t.exact() {
 		t.skip("Backend.Sleep is nil")
 	}
-	t.sequences(sequences)
-}
-
-func (t *trial) sequences(n int) {
 	claimed := 0
 	for seed := range n {
 		if seed > 0 {

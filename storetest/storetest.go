@@ -129,7 +129,7 @@ func (r Rule) Check(ctx context.Context, newBackend func() (Backend, error)) err
 
 // run also returns what of the rule could not be checked, and why.
 func (r Rule) run(ctx context.Context, newBackend func() (Backend, error)) (notes []string, err error) {
-	t := &trial{ctx: ctx, open: newBackend, journal: new(journal)}
+	t := newTrial(ctx, newBackend)
 	err = t.run(r.check)
 	if err != nil && !errors.Is(err, ErrSkipped) {
 		if r.Text != "" {

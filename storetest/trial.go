@@ -29,6 +29,10 @@ type trial struct {
 	notes      []string            // what could not be checked
 }
 
+func newTrial(ctx context.Context, newBackend func() (Backend, error)) *trial {
+	return &trial{ctx: ctx, open: newBackend, journal: new(journal)}
+}
+
 // A journal has the calls of a trial, for the text of its failure.
 type journal struct {
 	mu    sync.Mutex // guards calls

@@ -1,0 +1,15 @@
+package outhook
+
+// Misplaced looks inside a store: of a key only the placed delivery may be in the
+// queue of its lane. A store that breaks this may loop for ever in Claim. It returns
+// one that is there all the same.
+func Misplaced(s *MemoryStore) *DeliveryID {
+	for _, lane := range s.lanes {
+		for _, row := range lane.queue.items {
+			if key := lane.keys[row.OrderKey]; row.OrderKey != "" && (key == nil || key.placed != row) {
+				return &row.ID
+			}
+		}
+	}
+	return nil
+}

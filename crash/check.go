@@ -27,6 +27,7 @@ type evidence struct {
 type finding struct {
 	deliveries, delivered, dead          int
 	lost, corrupt, duplicates, overtaken int
+	skewed                               int // requests by workers whose clocks are wrong
 	violations                           []string
 }
 
@@ -127,6 +128,9 @@ func (e *evidence) checkRequests(f *finding) {
 	}
 	for i := range e.requests {
 		r := &e.requests[i]
+		if r.skewed {
+			f.skewed++
+		}
 		n := eventNumber(r.id.Event)
 		switch {
 		case n < 0 || n >= len(bodies):

@@ -4,10 +4,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"time"
+
+	"github.com/outhook/outhook"
 )
 
 // at waits for the i-th of n times that are spread over the run.
@@ -83,24 +86,48 @@ func (r *parent) stop(ctx context.Context) error {
 			return err
 		}
 		if i%2 == 0 {
-			c.tell("stop", afterSend)
-			if !within(ctx, 20*time.Second, c.stopped) {
-				return fmt.Errorf("a worker has made no attempt, after which it was to stop: %w", context.Cause(ctx))
-			}
+			err = r.stopAfterAttempt(ctx, c)
 		} else {
 			c.signal(syscall.SIGSTOP)
+			err = sleep(ctx, lease+4*time.Second)
 		}
 		r.mu.Lock()
 		r.stops++
 		r.mu.Unlock()
-		err = sleep(ctx, lease+4*time.Second)
 		c.signal(syscall.SIGCONT)
 		r.tell("worker %d goes on", w.role.Index)
 		if err != nil {
 			return err
 		}
-		within(ctx, 10*time.Second, c.late) // the check knows what has to be heard
+		if i%2 == 0 && !within(ctx, patience, c.late) {
+			return fmt.Errorf("a worker that was stopped until its delivery was attempted again has heard of no late outcome: %w", context.Cause(ctx))
+		}
 		w.taken.Store(false)
+	}
+	return nil
+}
+
+// stopAfterAttempt lets a worker stop itself between an attempt and its outcome, and
+// returns when another one has attempted the same delivery again. Then the lease has
+// ended, and the outcome is late, whatever else has happened meanwhile.
+func (r *parent) stopAfterAttempt(ctx context.Context, c *child) error {
+	c.tell("stop", afterSend)
+	var id outhook.DeliveryID
+	select {
+	case id = <-c.stopped:
+	case <-time.After(patience):
+		return errors.New("a worker has made no attempt, after which it was to stop")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	before := r.receiver.attempts(id)
+	for end := time.Now().Add(patience); r.receiver.attempts(id) == before; {
+		if time.Now().After(end) {
+			return fmt.Errorf("nobody has attempted %v again, whose worker was stopped", id)
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+
+	"github.com/outhook/outhook"
 )
 
 // roleVariable holds the role of a process that the parent has started.
@@ -82,10 +84,10 @@ func (f *family) end() {
 // A child is one process of a family.
 type child struct {
 	cmd     *exec.Cmd
-	done    chan struct{} // closed when it has ended
-	faults  tail          // what it has written to its standard error
-	late    word          // an outcome came too late
-	stopped word          // it has stopped itself
+	done    chan struct{}           // closed when it has ended
+	faults  tail                    // what it has written to its standard error
+	late    word                    // an outcome came too late
+	stopped chan outhook.DeliveryID // it has stopped itself after an attempt of this one
 
 	mu    sync.Mutex // guards stdin
 	stdin io.Writer
@@ -97,7 +99,7 @@ func (f *family) start(program string, r role, env []string, hear func(c *child,
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", r.Name, err)
 	}
-	c := &child{cmd: exec.Command(program), done: make(chan struct{}), late: make(word, 1), stopped: make(word, 1)}
+	c := &child{cmd: exec.Command(program), done: make(chan struct{}), late: make(word, 1), stopped: make(chan outhook.DeliveryID, 1)}
 	c.cmd.Env = append(append(os.Environ(), roleVariable+"="+string(text)), env...)
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: f.guard.Process.Pid}
 	c.cmd.Stdout = &lines{hear: func(line string) { hear(c, line) }}

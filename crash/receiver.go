@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ type request struct {
 	id     outhook.DeliveryID
 	body   [sha256.Size]byte
 	signed bool // the signature is valid
+	skewed bool // by a worker whose clock is wrong
 	status int  // of the answer
 
 	began, answered int // places in the order of all that began and was answered
@@ -69,6 +71,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		body:   sha256.Sum256(body),
 		signed: verifier.Verify(req.Header, body) == nil,
 	}
+	if at, err := strconv.ParseInt(req.Header.Get("webhook-timestamp"), 10, 64); err == nil {
+		seen.skewed = r.plan.Skew > 0 && time.Since(time.Unix(at, 0)).Abs() > r.plan.Skew/2
+	}
 	var before int
 	before, seen.began = r.begin(seen.id)
 	switch a := r.plan.answer(seen.id); {
@@ -103,6 +108,13 @@ func (r *receiver) end(seen request) {
 	r.tick++
 	seen.answered = r.tick
 	r.log = append(r.log, seen)
+}
+
+// attempts returns how many requests there were for a delivery.
+func (r *receiver) attempts(id outhook.DeliveryID) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count[id]
 }
 
 // requests returns the log. The receiver has to be stopped.

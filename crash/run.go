@@ -106,8 +106,8 @@ func run(ctx context.Context, p plan, out io.Writer) (err error) {
 	for _, what := range f.violations {
 		r.print("violation: %s", what)
 	}
-	r.print("%s sender_kills=%d points=%s stops=%d store_downs=%d requests=%d overtaken=%d",
-		r.database.faults(), r.senderKills, counts(r.points), r.stops, r.downs, len(e.requests), f.overtaken)
+	r.print("%s sender_kills=%d points=%s stops=%d store_downs=%d requests=%d skewed=%d overtaken=%d",
+		r.database.faults(), r.senderKills, counts(r.points), r.stops, r.downs, len(e.requests), f.skewed, f.overtaken)
 	r.print("store=%s kills=%d processes=%d deliveries=%d delivered=%d dead=%d lost=%d corrupt=%d duplicates=%d bound=%d late_outcomes_lost=%d %s seconds=%.0f",
 		p.Store, r.kills, p.Workers, f.deliveries, f.delivered, f.dead, f.lost, f.corrupt, f.duplicates, e.bound(), len(r.late), r.database.faults(), seconds)
 	if n := len(f.violations); n > 0 {
@@ -211,16 +211,20 @@ func (r *parent) hear(at *place, c *child, line string) {
 			r.sent[n] = true
 		}
 	case saidLate:
-		event, subscriber, _ := strings.Cut(rest, " ")
-		r.late = append(r.late, outhook.DeliveryID{Event: event, Subscriber: subscriber})
+		r.late = append(r.late, deliveryID(rest))
 		c.late.say()
 	case saidStopped:
-		c.stopped.say()
+		c.stopped <- deliveryID(rest) // once, since it was told once
 	case saidPoint:
 		r.points[rest]++
 	case saidDown:
 		r.downs++
 	}
+}
+
+func deliveryID(said string) outhook.DeliveryID {
+	event, subscriber, _ := strings.Cut(said, " ")
+	return outhook.DeliveryID{Event: event, Subscriber: subscriber}
 }
 
 // settled waits until nothing is pending.

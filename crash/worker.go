@@ -21,7 +21,7 @@ const (
 	saidSent    = "sent"    // and the number of the event that was accepted
 	saidLate    = "late"    // and the event and subscriber whose outcome was lost
 	saidPoint   = "point"   // and the point at which it kills itself
-	saidStopped = "stopped" // it stops itself
+	saidStopped = "stopped" // and the event and subscriber of the attempt after which it stops itself
 	saidDown    = "down"    // the store cannot be used
 )
 
@@ -56,7 +56,7 @@ func work(ctx context.Context, p *plan, index int, s *points) error {
 	defer end()
 	o := options()
 	o.Observers = []outhook.Observer{{
-		Attempted: func(context.Context, outhook.Observation) { s.pass(afterSend) },
+		Attempted: func(_ context.Context, o outhook.Observation) { s.passWith(afterSend, o.ID) },
 		LeaseLost: func(_ context.Context, o outhook.Observation) {
 			fmt.Println(saidLate, o.ID.Event, o.ID.Subscriber)
 		},
@@ -91,7 +91,9 @@ func (s *points) obey(r io.Reader) {
 	os.Exit(1)
 }
 
-func (s *points) pass(point string) {
+func (s *points) pass(point string) { s.passWith(point, outhook.DeliveryID{}) }
+
+func (s *points) passWith(point string, id outhook.DeliveryID) {
 	o := s.armed.Load()
 	if o == nil || o.point != point || !s.armed.CompareAndSwap(o, nil) {
 		return
@@ -99,7 +101,7 @@ func (s *points) pass(point string) {
 	if o.what == "stop" {
 		s.inStore.Lock()
 		defer s.inStore.Unlock()
-		fmt.Println(saidStopped)
+		fmt.Println(saidStopped, id.Event, id.Subscriber)
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		return
 	}

@@ -30,7 +30,9 @@
 // # Stores
 //
 // A [Store] has three methods: Enqueue, Claim and Finish. [MemoryStore] keeps
-// deliveries as long as the process lives. What the optional interfaces
+// deliveries as long as the process lives; the modules sqlitestore and pgxstore of this
+// repository keep them in a file and in PostgreSQL, and package storetest shows whether
+// one of your own keeps the contract. What the optional interfaces
 // [Notifier], [StandingStore] and [Manager] add, and what happens without
 // them, stands at each.
 //
@@ -46,5 +48,7 @@
 //
 // Requests are signed as Standard Webhooks 1.0.0 specifies, with keys of each
 // subscriber's own; a [Verifier] checks them at the receiver. The [Guard] keeps
-// requests to public addresses. A [Secret] does not print.
+// requests to public addresses. A [Secret] does not print. A store that outlives
+// the process holds no key in plaintext: the Dispatcher asks a [Directory] at each
+// attempt, or has a [Sealer] that encrypts what is stored of a subscriber.
 package outhook

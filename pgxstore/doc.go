@@ -4,7 +4,7 @@
 //	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
 //	store, err := pgxstore.New(pool, nil)
 //	err = store.Migrate(ctx)
-//	d, err := outhook.New(store, nil)
+//	d, err := outhook.New(store, &outhook.Options{Directory: customers}) // or a Sealer: see outhook.Options
 //
 // # Transactions of the host
 //

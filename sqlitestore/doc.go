@@ -2,7 +2,7 @@
 // durable store of a service that has no database server.
 //
 //	store, err := sqlitestore.Open(ctx, "hooks.db", nil)
-//	dispatcher, err := outhook.New(store, &outhook.Options{…})
+//	dispatcher, err := outhook.New(store, &outhook.Options{Directory: customers}) // or a Sealer: see outhook.Options
 //
 // It needs no cgo. What a call has stored survives the end of the process and,
 // unless Options say otherwise, a power failure.
@@ -31,7 +31,7 @@
 //	tx, err := store.DB().BeginTx(ctx, nil)
 //	defer tx.Rollback()
 //	_, err = tx.ExecContext(ctx, `insert into orders …`)
-//	_, err = dispatcher.Via(store.InTx(tx)).Send(ctx, event, subscribers...)
+//	_, err = dispatcher.Via(store.InTx(tx)).Send(ctx, event, subscribers)
 //	err = tx.Commit()
 //	dispatcher.Wake()
 //

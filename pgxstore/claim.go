@@ -180,7 +180,7 @@ func (c *claiming) pickFrom(ctx context.Context, lanes []*lane) error {
 				if ok, err := c.s.swapStanding(ctx, c.tx, l.id, before, l.standing); err != nil {
 					return err
 				} else if !ok {
-					n = 0 // it has changed meanwhile; the next claim will see
+					n, next = 0, c.now.Add(contended) // it has changed meanwhile; the next claim will see
 				}
 			}
 			if l.opens = next; n < l.room && next.IsZero() {
@@ -221,10 +221,11 @@ cross join lateral (
                 where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now} and id <> all ($7::bigint[])
                 order by rank, id limit l.room + $5::integer
             ) q
-            where q.unfinished >= $4::integer and $5::integer > 0 limit $5::integer
+            where q.unfinished >= $4::integer and $5::integer > 0 offset 0
         ) c cross join lateral (
             select ctid, id from {schema}.pending where id = c.id and due <= {now} for update skip locked
         ) p
+        limit $5::integer
     ) s
     union all
     select 0, u.ctid, u.id, '', false
@@ -241,12 +242,16 @@ cross join lateral (
         select p.ctid, p.id, p.key, p.unfinished
         from (
             with recursive k (key, upto, wrapped, start) as (
-                select l.cursor collate "C", chr(1114111) collate "C", false, true
+                select l.cursor collate "C", null::text collate "C", false, true
                 union all
                 select n.key, n.upto, n.wrapped, false
                 from k cross join lateral (
                     (select p.key, k.upto, k.wrapped from {schema}.pending p
-                     where p.subscriber = l.subscriber and p.key > k.key and p.key <= k.upto
+                     where not k.wrapped and p.subscriber = l.subscriber and p.key > k.key
+                     order by p.key limit 1)
+                    union all
+                    (select p.key, k.upto, k.wrapped from {schema}.pending p
+                     where k.wrapped and p.subscriber = l.subscriber and p.key > k.key and p.key <= k.upto
                      order by p.key limit 1)
                     union all
                     (select p.key, l.cursor collate "C", true from {schema}.pending p
@@ -265,10 +270,11 @@ cross join lateral (
                 and h.id <> all ($7::bigint[])
                 and not exists (select from {schema}.hold o where o.subscriber = l.subscriber and o.key = k.key and o.until > {now})
                 and not exists (select from {schema}.barrier b where b.subscriber = l.subscriber and b.key = k.key and b.delivery < h.id)
-            limit l.room
+            offset 0
         ) c cross join lateral (
             select ctid, id, key, unfinished from {schema}.pending where id = c.id and due <= {now} for update skip locked
         ) p
+        limit l.room
     ) k
 ) x
 limit $6::bigint`
@@ -380,7 +386,9 @@ const leaseRows = `
 with leased as (
     update {schema}.pending p
     set token = nextval('{schema}.token'), live = true, unfinished = p.unfinished + 1,
-        due = {now} + $2::bigint * interval '1 microsecond'
+        due = case when p.key = '' then {now} + $2::bigint * interval '1 microsecond' else (
+            select h.until from {schema}.hold h where h.subscriber = p.subscriber and h.key = p.key
+        ) end
     where p.ctid = any ($1::text[]::tid[]) and (p.key = '' or
         exists (select from {schema}.hold h
                 where h.subscriber = p.subscriber and h.key = p.key and h.delivery = p.id and h.until > {now})
@@ -443,7 +451,11 @@ func (c *claiming) lease(ctx context.Context) error {
 	}
 	for _, p := range c.picked {
 		r := found[p.id]
-		if r == nil {
+		if r == nil { // not leased after all
+			p.lane.room++
+			if p.suspect {
+				c.suspects++
+			}
 			continue
 		}
 		c.claims = append(c.claims, r.claim(p.lane.standing.Subscriber, payloads))

@@ -32,6 +32,13 @@
 // updates that row in place, settling deletes it. Each outcome is added to
 // outcome. What is settled stays until Prune.
 //
+// The cost of a Claim depends neither on how many deliveries wait nor on those of
+// subscribers that are paused, but for those with an OrderKey: it grows with the number
+// of keys that have something pending, by about 1 s for 100,000 of them.
+//
+// A client that stands still within a transaction of the store's, stopped or cut off,
+// loses it after 10 s, so that others get at what it had locked.
+//
 // Like every queue in PostgreSQL, this one suffers from transactions that stay open for
 // long: vacuum cannot remove what was deleted since they began. Watch
 // [Store.Database].

@@ -86,13 +86,13 @@ func (s *Store) find(ctx context.Context, q pgxQueryer, f outhook.Filter, states
 		where = append(where, fmt.Sprintf(condition, len(args)))
 	}
 	if f.Event != "" {
-		add("d.event = $%d::text", f.Event)
+		add("d.event = $%d::text", storable(f.Event))
 	}
 	if f.Subscriber != "" {
-		add("s.name = $%d::text", f.Subscriber)
+		add("s.name = $%d::text", storable(f.Subscriber))
 	}
 	if f.Type != "" {
-		add("d.type = $%d::text", f.Type)
+		add("d.type = $%d::text", storable(f.Type))
 	}
 	if len(states) > 0 {
 		where = append(where, stateCondition(states))

@@ -39,6 +39,7 @@ type Store struct {
 	pool    *pgxpool.Pool
 	options Options
 	replace *strings.Replacer // completes statements
+	stopped string            // after how long of standing still a client loses its transaction
 
 	mu          sync.Mutex       // guards all below
 	subscribers map[string]int64 // numbers of names, all of them committed
@@ -73,6 +74,7 @@ func New(pool *pgxpool.Pool, options *Options) (*Store, error) {
 	if !validSchema.MatchString(s.options.Schema) {
 		return nil, errors.New("pgxstore: new: Options.Schema is not 1 to 48 of a-z, 0-9 and '_'")
 	}
+	s.stopped = "10s"
 	s.useClock("statement_timestamp()")
 	return s, nil
 }
@@ -88,11 +90,18 @@ func quote(schema string) string { return `"` + schema + `"` }
 // sql completes a statement.
 func (s *Store) sql(text string) string { return s.replace.Replace(text) }
 
+// txOptions are those of a transaction of the store's own. A client that stands still
+// within one, stopped or cut off, would keep what it has locked from all others
+// for as long as the server believes in it: hours.
+func (s *Store) txOptions() pgx.TxOptions {
+	return pgx.TxOptions{BeginQuery: "begin isolation level read committed; set local idle_in_transaction_session_timeout = '" + s.stopped + "'"}
+}
+
 // inTx calls do in a transaction. If the server has broken a deadlock by ending it,
 // it does so once more.
 func (s *Store) inTx(ctx context.Context, what string, do func(tx pgx.Tx) error) error {
 	attempt := func() error {
-		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, do)
+		return pgx.BeginTxFunc(ctx, s.pool, s.txOptions(), do)
 	}
 	err := attempt()
 	var server *pgconn.PgError

@@ -32,18 +32,17 @@ func (t pgxTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (know
 	if len(deliveries) == 0 {
 		return nil, ctx.Err()
 	}
-	savepoint, err := t.tx.Begin(ctx)
-	if err != nil {
+	if _, err := t.tx.Exec(ctx, "savepoint outhook"); err != nil {
 		return nil, failure("enqueue", err)
 	}
-	known, _, err = t.s.enqueue(ctx, pgxQuerier{savepoint}, deliveries)
+	known, _, err = t.s.enqueue(ctx, pgxQuerier{t.tx}, deliveries)
 	if err == nil {
-		err = savepoint.Commit(ctx)
+		_, err = t.tx.Exec(ctx, "release savepoint outhook")
 	}
 	if err != nil {
 		// Also if ctx has ended: the host must not commit a half.
-		err = errors.Join(err, ignoreClosed(savepoint.Rollback(context.WithoutCancel(ctx))))
-		return nil, failure("enqueue", err)
+		_, undone := t.tx.Exec(context.WithoutCancel(ctx), "rollback to savepoint outhook")
+		return nil, failure("enqueue", errors.Join(err, ignoreClosed(undone)))
 	}
 	return known, nil
 }

@@ -1,6 +1,7 @@
 package storetest_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,6 +97,7 @@ func TestBrokenStores(t *testing.T) {
 		{"leased one counted as overdue", "Stats"},
 		{"turns of each handle", "Handles"},
 		{"half of a cancelled call done", "Contexts"},
+		{"lock kept by a cancelled call", "Contexts"},
 		{"claims that overlap", "Concurrency"},
 		{"no wake after Cancel", "Notify"},
 		{"held order freed by Replay", "Model"},
@@ -117,6 +119,22 @@ func TestBrokenStores(t *testing.T) {
 				}
 			}
 			require.True(t, found)
+			time.Sleep(2 * time.Hour) // for calls that were given up
 		})
 	}
+}
+
+// TestKnownByClaim shows that a store of three methods is held to leave a known
+// delivery as it is: there is no Manager to ask.
+func TestKnownByClaim(t *testing.T) {
+	i := slices.IndexFunc(storetest.Rules(), func(r storetest.Rule) bool { return r.Name == "Enqueue/known" })
+	check := func(f fault) error {
+		return storetest.Rules()[i].Check(t.Context(), func() (storetest.Backend, error) {
+			backend, err := simpleBackend(f)()
+			backend.Store = plain{backend.Store}
+			return backend, err
+		})
+	}
+	require.NoError(t, check(""))
+	require.ErrorContains(t, check("settled one revived by Enqueue"), "want it to be held back")
 }

@@ -74,6 +74,9 @@ func fields(t *trial) {
 		t.delivery("new", "s", func(d *outhook.Delivery) {
 			d.Time = time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
 		}),
+		t.delivery("odd-offset", "s", func(d *outhook.Delivery) {
+			d.Time = time.Date(1890, 1, 1, 12, 0, 0, 0, time.FixedZone("", 1172)) // such as local mean time
+		}),
 		t.delivery("forever", "s", ttl(1<<63-1), func(d *outhook.Delivery) {
 			for i := range d.Digest {
 				d.Digest[i] = byte(255 - i)

@@ -42,6 +42,7 @@ type simpleDB struct {
 	damaged   map[outhook.DeliveryID]bool
 	token     int64
 	wakers    map[*func()]bool
+	blockedBy *simple // the handle that has kept a lock
 }
 
 const never time.Duration = math.MaxInt64
@@ -114,9 +115,16 @@ func add(a, b time.Duration) time.Duration {
 }
 
 func (s *simple) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (known []outhook.DeliveryID, err error) {
+	if s.blockedBy != nil && s.blockedBy != s {
+		time.Sleep(time.Hour)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.blockedBy = nil
 	if err := ctx.Err(); err != nil {
+		if s.fault == "lock kept by a cancelled call" {
+			s.blockedBy = s
+		}
 		return nil, err
 	}
 	if s.fault != "half of a batch stored before a conflict" {

@@ -239,6 +239,23 @@ func (t *trial) claim(changes ...func(*outhook.ClaimRequest)) outhook.Claimed {
 	return claimed
 }
 
+// prompt makes calls that something that was left of another one might hold up.
+func (t *trial) prompt(what string, calls func()) {
+	done := make(chan any, 1)
+	go func() {
+		defer func() { done <- recover() }()
+		calls()
+	}()
+	select {
+	case r := <-done:
+		if r != nil {
+			panic(r)
+		}
+	case <-time.After(patience):
+		t.fail("%s has not returned for %v: something is left that holds it up", what, patience)
+	}
+}
+
 // lease is how long a claim of a trial lasts.
 func lease(d time.Duration) func(*outhook.ClaimRequest) {
 	return func(r *outhook.ClaimRequest) { r.Lease = d }

@@ -142,9 +142,10 @@ func DecodeAttempts(data []byte) ([]outhook.Attempt, error) {
 	return attempts, nil
 }
 
-// EncodeTime keeps the nanoseconds and the offset of the time of an event, which
-// is in the years that RFC 3339 has a form for. Any other becomes the zero time.
+// EncodeTime keeps the instant of an event to the nanosecond, in UTC: RFC 3339 has no
+// seconds in an offset. A year that it has no form for becomes the zero time.
 func EncodeTime(t time.Time) string {
+	t = t.UTC()
 	if y := t.Year(); y < 0 || y > 9999 {
 		t = time.Time{}
 	}

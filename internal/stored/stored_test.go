@@ -64,12 +64,10 @@ func TestHeader(t *testing.T) {
 }
 
 func TestTime(t *testing.T) {
-	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600))
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3601))
 	got, err := DecodeTime(EncodeTime(at))
 	require.NoError(t, err)
 	require.True(t, got.Equal(at))
-	_, offset := got.Zone()
-	require.Equal(t, 3600, offset)
 	require.Equal(t, EncodeTime(time.Time{}), EncodeTime(at.AddDate(20000, 0, 0)))
 	_, err = DecodeTime("damaged")
 	require.Error(t, err)

@@ -60,9 +60,11 @@ func TestStoppedClaimOfKeys(t *testing.T) {
 	first := &claiming{s: s, request: request, tx: standing(t, s), suspects: 1}
 	require.NoError(t, first.pick(t.Context()))
 	require.Len(t, first.picked, 8)
+	other, err := New(s.pool, &s.options) // another process, which begins with the same keys
+	require.NoError(t, err)
 	total := 0
 	for range 12 {
-		total += len(claim(t, s, outhook.ClaimRequest{
+		total += len(claim(t, other, outhook.ClaimRequest{
 			Limit: 8, PerSubscriber: 8, SuspectAfter: 9, Suspects: 1, Lease: time.Hour,
 		}).Claims)
 	}

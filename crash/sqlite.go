@@ -45,8 +45,11 @@ func (s *sqlite) open(ctx context.Context) (durable, func(), error) {
 // disturb locks the file for longer than calls wait by default.
 func (s *sqlite) disturb(ctx context.Context) error {
 	tx, err := s.store.DB().BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("sqlite: lock the file: %w", err)
+	for err != nil { // the others may leave no gap for as long as a call waits
+		if sleep(ctx, 10*time.Millisecond) != nil {
+			return fmt.Errorf("sqlite: lock the file: %w", err)
+		}
+		tx, err = s.store.DB().BeginTx(ctx, nil)
 	}
 	defer tx.Rollback()
 	s.locks.Add(1)

@@ -1,5 +1,5 @@
 # Every module of the repository; the root is the first.
-NESTED   := bench crash examples/custom-store examples/postgres-outbox interop pgxstore sqlitestore
+NESTED   := bench crash examples/custom-store examples/postgres-outbox hostile interop pgxstore sqlitestore
 MODULES  := . $(NESTED)
 FUZZTIME := 30s
 REQUIRED := github.com/cenkalti/backoff/v4 github.com/google/uuid github.com/stretchr/testify

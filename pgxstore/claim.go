@@ -24,6 +24,7 @@ const minLanes = 64
 // A lane is a subscriber that has something pending.
 type lane struct {
 	id       int64
+	n        int // its place in the order of turns
 	standing outhook.Standing
 	kept     bool      // the standing is stored
 	opens    time.Time // when the standing admits something; zero: now
@@ -169,6 +170,7 @@ func (c *claiming) pickFrom(ctx context.Context, lanes []*lane) error {
 		if l.room <= 0 {
 			continue
 		}
+		l.n = len(c.lanes)
 		c.lanes = append(c.lanes, l)
 		if l.closed || l.opens.After(c.now) {
 			continue
@@ -193,11 +195,11 @@ func (c *claiming) pickFrom(ctx context.Context, lanes []*lane) error {
 		}
 	}
 	for len(open) > 0 && len(c.picked) < c.request.Limit {
-		at, err := c.pickSome(ctx, open)
+		rest, err := c.pickSome(ctx, open)
 		if err != nil {
 			return err
 		}
-		open = slices.DeleteFunc(open[at:], func(l *lane) bool { return l.room <= 0 })
+		open = rest
 	}
 	return nil
 }
@@ -279,9 +281,10 @@ cross join lateral (
 ) x
 limit $6::bigint`
 
-// pickSome picks from lanes what it can get at once, and returns the place of the lane to
-// go on with: len(lanes) if all were served.
-func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (at int, err error) {
+// pickSome picks from lanes what it can get at once, and returns those to go on with:
+// those that it did not reach, and those where suspects that there is no room for any
+// more stood in front of others. The next query leaves suspects out.
+func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (rest []*lane, err error) {
 	ids, rooms, cursors := make([]int64, len(lanes)), make([]int32, len(lanes)), make([]string, len(lanes))
 	c.s.mu.Lock()
 	for i, l := range lanes {
@@ -295,45 +298,40 @@ func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (at int, err err
 	limit := c.request.Limit - len(c.picked) + c.suspects
 	rows, err := c.tx.Query(ctx, c.s.sql(pickRows), ids, rooms, cursors, c.request.SuspectAfter, c.suspects, limit, again)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer rows.Close()
-	n := 0
+	n, at := 0, 0 // the latter of the lane that was reached last, from 1
 	found := make([][2][]picked, len(lanes)) // unordered and ordered ones
 	for rows.Next() {
 		var kind int
 		var p picked
 		if err := rows.Scan(&at, &kind, &p.ctid, &p.id, &p.key, &p.suspect); err != nil {
-			return 0, err
+			return nil, err
 		}
-		at--
-		p.lane = lanes[at]
-		found[at][kind] = append(found[at][kind], p)
+		p.lane = lanes[at-1]
+		found[at-1][kind] = append(found[at-1][kind], p)
 		n++
 	}
 	if err := rows.Err(); err != nil {
-		return 0, err
+		return nil, err
 	}
-	if n < limit {
-		at = len(lanes)
-	}
-	for i, l := range lanes[:min(at+1, len(lanes))] {
+	for i, l := range lanes {
 		before := len(c.picked)
-		c.take(l, found[i][0], found[i][1])
-		if len(c.picked) > before {
+		passed := c.take(l, found[i][0], found[i][1])
+		if len(c.picked) > before && (c.turn == nil || l.n > c.turn.n) {
 			c.turn = l
 		}
-		if i == at && len(c.picked) == before {
-			// Nothing but suspects that there is no room for any more: the room
-			// for suspects is used up, so the next query brings others.
-			break
+		if l.room > 0 && (passed || n == limit && i+1 >= at) {
+			rest = append(rest, l)
 		}
 	}
-	return at, nil
+	return rest, nil
 }
 
 // take takes rows of a lane, unordered and ordered ones alternately, as there is room.
-func (c *claiming) take(l *lane, kinds ...[]picked) {
+// It reports whether it passed over a suspect that there was no room for.
+func (c *claiming) take(l *lane, kinds ...[]picked) (passed bool) {
 	kind := rand.IntN(2)
 	for len(kinds[0])+len(kinds[1]) > 0 && l.room > 0 && len(c.picked) < c.request.Limit {
 		if len(kinds[kind]) == 0 {
@@ -343,6 +341,7 @@ func (c *claiming) take(l *lane, kinds ...[]picked) {
 		kinds[kind] = kinds[kind][1:]
 		if p.suspect {
 			if c.suspects <= 0 {
+				passed = true
 				continue
 			}
 			c.suspects--
@@ -354,6 +353,7 @@ func (c *claiming) take(l *lane, kinds ...[]picked) {
 		}
 		kind = 1 - kind
 	}
+	return passed
 }
 
 // setCursor remembers with which order key to go on.

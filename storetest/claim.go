@@ -181,6 +181,34 @@ func claimSuspects(t *trial) {
 	t.lapse("first")
 	claims = t.claim(func(r *outhook.ClaimRequest) { r.SuspectAfter, r.Suspects = 1, 0 }).Claims
 	t.check(index(claims, "first") < 0, "Claim returned first, of which a lease ended, want no suspect")
+	t.suspectKeys()
+}
+
+// suspectKeys has suspects at the heads of some order keys of a subscriber: they must
+// not hide the head of another, even when the room for suspects is used up meanwhile.
+func (t *trial) suspectKeys() {
+	t.renew()
+	for _, s := range []string{"p", "q"} {
+		for _, k := range []string{"1", "2", "3"} {
+			t.enqueue(t.delivery(s+k, s, key(k)))
+		}
+	}
+	t.takeFor(t.short(), "p1", "p2", "p3", "q1", "q2", "q3")
+	t.pass(t.short())
+	t.enqueue(t.delivery("p4", "p", key("4")), t.delivery("q4", "q", key("4")))
+	for range 20 { // the order of keys, and the place in it, are the store's
+		claims := t.claim(func(r *outhook.ClaimRequest) {
+			r.PerSubscriber, r.SuspectAfter, r.Suspects = 1, 1, 1
+		}).Claims
+		for _, to := range []string{"p", "q"} {
+			t.check(slices.ContainsFunc(claims, func(c outhook.Claim) bool { return c.ID.Subscriber == to }),
+				"Claim returned nothing of %s, which has one at the head of an order key that is no suspect", to)
+		}
+		for _, c := range claims {
+			t.finish(later(release(c), t.short())) // so that others come next
+		}
+		t.pass(t.short())
+	}
 }
 
 // A round claims one delivery at a time, and says whose it was.

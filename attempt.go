@@ -118,7 +118,7 @@ func (s *slot) attempt(c *Claim) (r result) {
 		} else if r.verdict != OK {
 			r.attempt.Error = "status " + strconv.Itoa(r.attempt.Status)
 		}
-		s.d.observe(r.ctx, c, r.attempt, attempted)
+		s.d.observeAttempt(r.ctx, c, &r)
 	}()
 
 	t := c.Snapshot.target()
@@ -129,7 +129,7 @@ func (s *slot) attempt(c *Claim) (r result) {
 	r.ctx = s.begin(timeout)
 	defer s.end()
 
-	switch err := s.d.vet(t); {
+	switch err := s.d.vet(t, c.Payload); {
 	case errors.Is(err, ErrBlocked):
 		r.err, r.verdict = err, s.d.classify(r.attempt, err)
 		return r
@@ -212,18 +212,23 @@ func request(ctx context.Context, t *target, header http.Header, body []byte) *h
 }
 
 // vet checks a target that a Directory has given, or that another Dispatcher has
-// accepted, under another Guard perhaps.
-func (d *Dispatcher) vet(t *target) error {
-	if t.fault != nil || t.vetted == d {
+// accepted, under another Guard perhaps, and the headers that a store has kept.
+func (d *Dispatcher) vet(t *target, p *Payload) error {
+	if t.fault != nil {
 		return t.fault
 	}
-	if _, err := d.options.Guard.CheckURL(t.url.String()); err != nil {
-		return ErrBlocked
-	}
 	var f faults
-	checkHeader("", "Header", t.header, &f)
+	if t.vetted != d {
+		if _, err := d.options.Guard.CheckURL(t.url.String()); err != nil {
+			return err
+		}
+		checkHeader("", "the subscriber's Header", t.header, &f)
+	}
+	if len(p.Header) > 0 || p.ContentType != "" {
+		checkPayload("", "the payload", p, len(p.Body), &f)
+	}
 	if f != nil {
-		return ErrBlocked
+		return block("the header may not be sent")
 	}
 	return nil
 }
@@ -324,10 +329,20 @@ func (d *Dispatcher) classify(a Attempt, err error) (v Verdict) {
 	return d.options.Classify(a, err)
 }
 
-func (d *Dispatcher) observe(ctx context.Context, c *Claim, a Attempt, pick func(*Observer) func(context.Context, Observation)) {
+func (d *Dispatcher) observeAttempt(ctx context.Context, c *Claim, r *result) {
 	if len(d.observers.list) > 0 {
-		d.observers.observe(ctx, d.observation(c, a), pick)
+		o := d.observation(c, r.attempt)
+		o.Detail = detail(r.err)
+		d.observers.observe(ctx, o, attempted)
 	}
+}
+
+// detail says what the guard refused.
+func detail(err error) string {
+	if b, ok := errors.AsType[*blocked](err); ok {
+		return b.detail
+	}
+	return ""
 }
 
 // observation says what is known of a claim.
@@ -391,7 +406,7 @@ func errorText(err error) string {
 		return "connection refused"
 	case isClosed(err):
 		return "the connection was closed before an answer"
-	case errors.As(err, &op) && op.Op == "dial":
+	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
 		return "no connection"
 	}
 	return "the request failed"

@@ -149,7 +149,7 @@ func (dir *directory) ask(ctx context.Context, id string) (t *target, err error)
 	}
 	switch fault, _ := errors.AsType[*FieldError](f.err()); {
 	case errors.Is(f.err(), ErrBlocked):
-		t.fault = ErrBlocked
+		t.fault = f.err()
 	case fault != nil:
 		t.fault = fmt.Errorf("%w: %s", errSubscriber, fault.Field)
 	}

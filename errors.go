@@ -28,7 +28,8 @@ var (
 
 	// ErrBlocked is returned by the guard, and so by the default transport,
 	// for a URL or address that may not be called. Attempts record it with
-	// this text alone, so that a tenant cannot tell which rule refused it.
+	// this text alone, so that a tenant cannot tell which rule refused it;
+	// Observation.Detail tells the operator.
 	ErrBlocked = errors.New("outhook: target is not allowed")
 
 	// ErrUnknownSubscriber is to be returned by a [Directory] that has no

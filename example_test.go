@@ -883,16 +883,16 @@ func ExampleGuard() {
 		fmt.Println(err)
 	}
 
-	inside := outhook.Guard{Allow: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}}
-	fmt.Println(inside.CheckAddr(netip.MustParseAddr("10.20.0.7")))
-	fmt.Println(inside.CheckAddr(netip.MustParseAddr("10.99.0.7")))
+	inside := outhook.Guard{Allow: []outhook.Range{{Prefix: netip.MustParsePrefix("10.20.0.0/16")}}}
+	fmt.Println(inside.CheckAddr(netip.MustParseAddrPort("10.20.0.7:443")))
+	fmt.Println(inside.CheckAddr(netip.MustParseAddrPort("10.99.0.7:443")))
 	// Output:
 	// <nil>
 	// outhook: target is not allowed: plain http is not allowed
-	// outhook: target is not allowed: the address is not public
+	// outhook: target is not allowed: the address 169.254.169.254 is not public
 	// outhook: target is not allowed: the host name belongs to private networks
 	// <nil>
-	// outhook: target is not allowed
+	// outhook: target is not allowed: the address 10.99.0.7 is not public
 }
 
 func ExampleDevelopmentGuard() {

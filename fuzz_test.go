@@ -1,216 +1,541 @@
 package outhook
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
+	"math/big"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzCheckURL: what is accepted has a host that could be dialled, and a
-// literal address only if CheckAddr agrees.
+// fuzzGuards are the guards that the URL policy is fuzzed with.
+func fuzzGuards() []Guard { return []Guard{{}, {PlainHTTP: true}, DevelopmentGuard()} }
+
+var (
+	errDialled = errors.New("dialled")
+
+	// What a resolver may read as a number, and with it the whole name as an address.
+	numericLabel = regexp.MustCompile(`^(?i:[0-9]+|0x[0-9a-f]*)$`)
+)
+
+// dialled returns what net/http dials for a URL that was accepted.
+func dialled(t *testing.T, u *url.URL) (host, port string) {
+	t.Helper()
+	var address string
+	transport := &http.Transport{DialContext: func(_ context.Context, _, a string) (net.Conn, error) {
+		address = a
+		return nil, errDialled
+	}}
+	_, err := transport.RoundTrip(request(t.Context(), &target{url: u}, http.Header{}, nil))
+	require.ErrorIs(t, err, errDialled)
+	host, port, err = net.SplitHostPort(address)
+	require.NoError(t, err)
+	return host, port
+}
+
+// dialVerdict is what the dialer says of an address that is about to be used. The
+// net package has unmapped it by then.
+func dialVerdict(t *testing.T, guard Guard, addr netip.Addr, port uint16) error {
+	t.Helper()
+	network := "tcp4"
+	if addr = addr.Unmap(); addr.Is6() {
+		network = "tcp6"
+	}
+	return guard.dialer().ControlContext(t.Context(), network, netip.AddrPortFrom(addr, port).String(), nil)
+}
+
+// FuzzCheckURL: what is accepted is what net/http calls, in a form that was judged:
+// an address only if the dialer would take it, and no name that could be read as one.
 func FuzzCheckURL(f *testing.F) {
 	for _, row := range ssrfRows(f) {
 		f.Add(row.url)
 	}
-	guard := Guard{PlainHTTP: true}
+	for _, host := range []string{
+		"127。0。0。1", "①②⑦.⓪.⓪.①", "１２７.1", "0x7f.1", "0x", "127.0.0.1.", "[::1%25lo]", "[::ffff:7f00:1]", "[::1].", "[[::1]]",
+		"xn--", "xn--a", "loc\u00adalhost", "ﬀ.example", "a..b", "-a-.example", "ß.example", "\u202e.example", "example.com:0443", "％41.example",
+	} {
+		f.Add("https://" + host + "/")
+		f.Add("http://" + host + ":8080")
+	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		u, err := guard.CheckURL(raw)
-		if err != nil {
-			require.ErrorIs(t, err, ErrBlocked)
-			require.Nil(t, u)
-			return
+		for _, guard := range fuzzGuards() {
+			u, err := guard.CheckURL(raw)
+			if err != nil {
+				require.ErrorIs(t, err, ErrBlocked)
+				require.True(t, utf8.ValidString(err.Error()))
+				require.Nil(t, u)
+				continue
+			}
+			require.True(t, u.Scheme == "https" || guard.PlainHTTP && u.Scheme == "http", u.Scheme)
+			require.Nil(t, u.User)
+			require.Empty(t, u.Fragment)
+			require.LessOrEqual(t, len(u.String()), maxURL)
+
+			host, port := dialled(t, u)
+			require.Equal(t, u.Hostname(), host)
+			number, err := strconv.ParseUint(port, 10, 16)
+			require.NoError(t, err)
+			require.NotZero(t, number)
+			if addr, err := netip.ParseAddr(host); err == nil {
+				require.NoError(t, dialVerdict(t, guard, addr, uint16(number)))
+			} else {
+				labels := strings.Split(strings.TrimSuffix(host, "."), ".")
+				require.NotRegexp(t, numericLabel, labels[len(labels)-1])
+				require.NotContains(t, host, ":")
+			}
+
+			again, err := guard.CheckURL(u.String()) // as vet does with what came from a store
+			require.NoError(t, err)
+			require.Equal(t, u.String(), again.String())
 		}
-		require.NotEmpty(t, u.Hostname())
-		require.Nil(t, u.User)
-		if addr, err := netip.ParseAddr(strings.TrimSuffix(u.Hostname(), ".")); err == nil {
-			require.NoError(t, guard.CheckAddr(addr))
-		}
-		again, err := guard.CheckURL(u.String()) // as vet does with what came from a store
-		require.NoError(t, err)
-		require.Equal(t, u.Host, again.Host)
 	})
 }
 
-func FuzzRetryAfter(f *testing.F) {
-	for _, seed := range []string{"", "0", "120", "-1", "+1", " 1", "1.5", "99999999999999999999", "Fri, 02 Jan 2026 03:05:05 GMT", "Mon, 01 Jan 0001 00:00:00 GMT"} {
-		f.Add(seed)
+// FuzzLiteral: of an address in a URL, however it is spelled, the policy says what
+// the dialer would. None that is by the standard library's lights not public is taken.
+func FuzzLiteral(f *testing.F) {
+	for _, row := range ssrfRows(f) {
+		if u, err := url.Parse(row.url); err == nil {
+			if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
+				f.Add(addr.AsSlice(), uint16(443))
+			}
+		}
 	}
-	f.Fuzz(func(t *testing.T, value string) {
-		for _, now := range []time.Time{{}, time.Unix(0, 0), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)} {
-			d := parseRetryAfter(http.Header{"Retry-After": {value}}, now)
-			require.GreaterOrEqual(t, d, time.Duration(0))
-			if value != "" && strings.Trim(value, "123456789") == "" {
-				require.GreaterOrEqual(t, d, time.Second)
+	for _, s := range []string{"::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "2001:0:a00:1::", "fec0::1", "ff02::1", "3fff:ffff::1"} {
+		f.Add(netip.MustParseAddr(s).AsSlice(), uint16(0))
+	}
+	f.Fuzz(func(t *testing.T, address []byte, port uint16) {
+		addr, ok := netip.AddrFromSlice(address)
+		if !ok {
+			return
+		}
+		hosts := []string{addr.String()}
+		switch {
+		case addr.Is4():
+			b := addr.As4()
+			hosts = append(hosts, "[::ffff:"+addr.String()+"]", fmt.Sprintf("[0:0:0:0:0:FFFF:%X%02X:%x%02x]", b[0], b[1], b[2], b[3]))
+		case addr.Is6():
+			hosts = []string{"[" + addr.String() + "]", "[" + addr.StringExpanded() + "]", "[" + strings.ToUpper(addr.StringExpanded()) + "]"}
+		}
+		for _, guard := range fuzzGuards() {
+			want := dialVerdict(t, guard, addr, port)
+			for _, host := range hosts {
+				u, err := guard.CheckURL("https://" + host + ":" + strconv.Itoa(int(port)) + "/")
+				if port == 0 {
+					require.ErrorIs(t, err, ErrBlocked)
+					continue
+				}
+				require.Equal(t, want == nil, err == nil, "%s: %v at the URL, %v at the dial", host, err, want)
+				if err == nil {
+					dialled, _ := dialled(t, u)
+					again, err := netip.ParseAddr(strings.TrimSuffix(dialled, "."))
+					require.NoError(t, err)
+					require.Equal(t, addr.Unmap(), again.Unmap())
+				}
+			}
+		}
+		plain := addr.Unmap()
+		if plain.IsPrivate() || plain.IsLoopback() || plain.IsLinkLocalUnicast() || plain.IsMulticast() || plain.IsUnspecified() ||
+			plain.Is6() && address[0]>>5 != 1 {
+			require.ErrorIs(t, dialVerdict(t, Guard{}, addr, port), ErrBlocked)
+		}
+	})
+}
+
+// FuzzRetryAfter compares with numbers of any size, and with the dates that are
+// made of seconds.
+func FuzzRetryAfter(f *testing.F) {
+	for _, value := range []string{
+		"", "0", "120", "-1", "+1", " 1", "1 ", "1.5", "1e3", "0x10", "١", "00000000000000000000000000000000000000000060", "9223372036", "9223372037",
+		"99999999999999999999", strings.Repeat("9", 1000), "1, 2", "1;2", "Fri, 02 Jan 2026 03:05:05 GMT", "Friday, 02-Jan-26 03:05:05 GMT",
+		"Fri Jan  2 03:05:05 2026", "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 32 Jan 2026 03:05:05 GMT", "2026-01-02T03:05:05Z",
+	} {
+		f.Add(value, int64(1767323105))
+	}
+	f.Add("1", int64(math.MinInt64))
+	f.Add("1", int64(math.MaxInt64))
+	longest := big.NewInt(int64(math.MaxInt64 / time.Second))
+	f.Fuzz(func(t *testing.T, value string, seconds int64) {
+		for _, now := range []time.Time{{}, time.Unix(0, 0), time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)} {
+			got := parseRetryAfter(http.Header{"Retry-After": {value}}, now)
+			date, notDate := http.ParseTime(value)
+			number, isNumber := new(big.Int).SetString(value, 10)
+			switch {
+			case isNumber && strings.Trim(value, "0123456789") == "" && number.Cmp(longest) > 0:
+				require.Equal(t, time.Duration(math.MaxInt64), got)
+			case isNumber && strings.Trim(value, "0123456789") == "":
+				require.Equal(t, time.Duration(number.Int64())*time.Second, got)
+			case notDate == nil:
+				require.Equal(t, max(0, date.Sub(now)), got)
+			default:
+				require.Zero(t, got)
+			}
+			require.Zero(t, parseRetryAfter(http.Header{"Retry-After": {value, "60"}}, now), "there are several")
+
+			at := time.Unix(seconds%(1<<37), 0).UTC()
+			if at.Year() < 1 || at.Year() > 9999 {
+				continue
+			}
+			for _, layout := range []string{http.TimeFormat, time.ANSIC} {
+				got := parseRetryAfter(http.Header{"Retry-After": {at.Format(layout)}}, now)
+				require.Equal(t, max(0, at.Sub(now)), got, layout)
 			}
 		}
 	})
 }
 
-// FuzzHeader: what checkHeader accepts, net/http sends, and as one line.
+var (
+	token = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, section 5.6.2
+
+	// What the framing, the connection and the signature need, whatever else is denied.
+	denied = regexp.MustCompile(`^(?i:host|connection|keep-alive|proxy-connection|proxy-authorization|te|trailer|transfer-encoding|upgrade|` +
+		`content-length|content-encoding|content-type|expect|idempotency-key|x-idempotency-key|webhook-.*)$`)
+)
+
+// FuzzHeader: what checkHeader accepts is a token and a value without controls, and
+// arrives as one field and nothing besides. Under a name that means nothing to
+// anybody, all such are accepted.
 func FuzzHeader(f *testing.F) {
-	f.Add("X-Team", "one")
-	f.Add("x!#$%&'*+-.^_`|~", "tw\to é \xff")
-	f.Add("X\r\nEvil", "a")
-	f.Add("X", "a\r\nEvil: b")
-	f.Add("Host", "x")
-	f.Add("", "")
-	f.Fuzz(func(t *testing.T, name, value string) {
+	for _, seed := range [][2]string{
+		{"X-Team", "one"}, {"x!#$%&'*+-.^_`|~", "tw\to é \xff"}, {"X\r\nEvil", "a"}, {"X", "a\r\nEvil: b"}, {"X", "a\nb"}, {"X", "\x00"},
+		{"X", " padded\t"}, {"Host", "x"}, {"hOST", "x"}, {"", ""}, {"X:", "a"}, {"X ", "a"}, {"é", "a"}, {"webhook-id", "e"}, {"WEBHOOK-x", ""},
+		{"user-agent", ""}, {"Transfer-Encoding", "chunked"}, {"X", strings.Repeat("a", 9000)}, {strings.Repeat("a", 9000), ""}, {"Connection", "X"},
+		{"X\u212a", "a"}, {"X", "\u2028\ufeff"},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	accepted := func(h http.Header) bool {
 		var found faults
-		checkHeader("s", "Header", http.Header{name: {value}}, &found)
-		if found != nil {
-			require.ErrorIs(t, found.err(), ErrInvalid)
+		checkHeader("s", "Header", h, &found)
+		return found == nil
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		good := utf8.ValidString(value) && strings.IndexFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) < 0
+		harmless := "X-Fuzz-" + name
+		small := len(harmless)+len(value) <= 8<<10
+		require.Equal(t, token.MatchString(harmless) && good && small, accepted(http.Header{harmless: {value}}))
+
+		if !accepted(http.Header{name: {value}}) {
 			return
 		}
-		name = http.CanonicalHeaderKey(name)
-		r, err := http.NewRequest(http.MethodPost, "https://example.com/", nil)
-		require.NoError(t, err)
-		r.Header = http.Header{name: {value}}
-
-		// RoundTrip checks the header before it dials.
-		_, err = (&http.Transport{DialContext: Guard{}.dialer().DialContext, Proxy: nil}).RoundTrip(blockedHost(r))
-		require.ErrorIs(t, err, ErrBlocked)
-
-		if name != "User-Agent" { // of which Write takes what is set
-			var wire bytes.Buffer
-			require.NoError(t, r.Write(&wire))
-			require.Contains(t, wire.String(), fmt.Sprintf("\r\n%s: %s\r\n", name, strings.Trim(value, " \t")))
-			require.Equal(t, 6, strings.Count(wire.String(), "\n"), "%q", wire.String())
+		require.Regexp(t, token, name)
+		require.NotRegexp(t, denied, name)
+		require.True(t, good)
+		if other := strings.ToLower(name); other != name {
+			require.False(t, accepted(http.Header{name: {value}, other: {value}}), "one name twice")
 		}
+
+		sent := request(t.Context(), &target{url: &url.URL{Scheme: "https", Host: "127.0.0.1:1", Path: "/"}}, http.Header{http.CanonicalHeaderKey(name): {value}}, nil)
+		// RoundTrip checks the header before it dials.
+		_, err := (&http.Transport{DialContext: Guard{}.dialer().DialContext}).RoundTrip(sent)
+		require.ErrorIs(t, err, ErrBlocked)
+		var wire bytes.Buffer
+		require.NoError(t, sent.Write(&wire))
+		got, err := http.ReadRequest(bufio.NewReader(&wire))
+		require.NoError(t, err)
+		require.Empty(t, wire.String(), "one request and nothing behind it")
+		want := http.Header{"User-Agent": got.Header["User-Agent"], "Content-Length": {"0"}}
+		if http.CanonicalHeaderKey(name) != "User-Agent" { // of which Write takes what is set
+			want[http.CanonicalHeaderKey(name)] = []string{strings.Trim(value, " \t")}
+		} else if want.Get("User-Agent") == "" {
+			delete(want, "User-Agent")
+		}
+		require.Equal(t, want, got.Header)
+		require.Equal(t, "127.0.0.1:1", got.Host)
 	})
 }
 
-// blockedHost lets a request go to an address that is never dialled.
-func blockedHost(r *http.Request) *http.Request {
-	u := *r.URL
-	u.Host = "127.0.0.1:1"
-	r = r.Clone(r.Context())
-	r.URL = &u
-	return r
-}
-
+// FuzzKey: a key is "whsec_" and the base64 of 24 to 64 bytes, which sign; an error
+// does not repeat it.
 func FuzzKey(f *testing.F) {
-	f.Add(whsec(24))
-	f.Add(whsec(64))
-	f.Add(whsec(23))
-	f.Add("whsec_")
-	f.Add("whsec_ AAAA\n")
-	f.Add(testSecret)
+	for _, secret := range []string{
+		whsec(24), whsec(32), whsec(64), whsec(23), whsec(65), "", "whsec_", "whsec_ AAAA\n", testSecret, strings.TrimRight(whsec(25), "="),
+		strings.ToUpper(testSecret), "whpk_" + testSecret, testSecret + "\n", testSecret + "=", testSecret + " ", "whsec_" + strings.Repeat("-_", 20),
+	} {
+		f.Add(secret)
+	}
 	f.Fuzz(func(t *testing.T, secret string) {
 		key, err := ParseKey(secret)
+		encoded, prefixed := strings.CutPrefix(secret, "whsec_")
+		b, notBase64 := base64.StdEncoding.DecodeString(encoded)
+		require.Equal(t, prefixed && notBase64 == nil && 24 <= len(b) && len(b) <= 64, err == nil)
 		if err != nil {
 			require.Equal(t, Key{}, key)
-			if encoded, ok := strings.CutPrefix(secret, "whsec_"); ok && len(encoded) > 8 {
+			if len(encoded) > 8 {
 				require.NotContains(t, err.Error(), encoded)
 			}
 			return
 		}
 		require.Equal(t, secret, key.Secret.Reveal())
-		b, err := base64.StdEncoding.DecodeString(secret[len("whsec_"):])
+		header, err := StandardWebhooks{}.Sign(t.Context(), Message{ID: "e", Time: time.Unix(1, 0)}, []Key{key})
 		require.NoError(t, err)
-		require.True(t, 24 <= len(b) && len(b) <= 64)
-		_, err = StandardWebhooks{}.Sign(t.Context(), Message{ID: "e"}, []Key{key})
-		require.NoError(t, err)
+		require.Equal(t, referenceSignature(b, "e", 1, nil), header.Get("Webhook-Signature"))
 	})
 }
 
-// FuzzVerify: what is signed verifies, and with any bit flipped it does not.
+// referenceSignature is that of Standard Webhooks, written down once more.
+func referenceSignature(secret []byte, id string, seconds int64, body []byte) string {
+	mac := hmac.New(sha256.New, secret)
+	_, _ = fmt.Fprintf(mac, "%s.%d.%s", id, seconds, body)
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// flip returns bytes with one of their bits flipped.
+func flip(b []byte, bit uint) []byte {
+	b = bytes.Clone(b)
+	b[bit/8%uint(len(b))] ^= 1 << (bit % 8)
+	return b
+}
+
+// FuzzVerify: what is signed is what the specification says, and verifies; with any
+// bit of it flipped, or another key, it does not.
 func FuzzVerify(f *testing.F) {
-	f.Add("e", []byte("{}"), uint(0))
-	f.Add("e.1", []byte{}, uint(3))
-	f.Add("\xff", []byte("\x00\xff"), uint(1000))
-	verifier := Verifier{Keys: []Key{GenerateKey()}}
-	f.Fuzz(func(t *testing.T, id string, body []byte, bit uint) {
-		header, err := StandardWebhooks{}.Sign(t.Context(), Message{ID: id, Time: time.Now(), Body: body}, verifier.Keys)
-		require.NoError(t, err)
-		err = verifier.Verify(header, body)
-		if id == "" {
-			require.ErrorIs(t, err, ErrHeader)
+	f.Add("e", []byte("{}"), uint(0), int16(0), bytes.Repeat([]byte{1}, 24))
+	f.Add("e.1", []byte{}, uint(3), int16(-200), bytes.Repeat([]byte{2}, 64))
+	f.Add("\xff", []byte("\x00\xff"), uint(1000), int16(400), bytes.Repeat([]byte{0}, 32))
+	f.Add("", []byte("{}"), uint(347), int16(-400), bytes.Repeat([]byte{0xff}, 32))
+	f.Fuzz(func(t *testing.T, id string, body []byte, bit uint, ahead int16, raw []byte) {
+		if len(raw) < 24 || len(raw) > 64 {
 			return
 		}
+		keyOf := func(b []byte) Key { return Key{Secret: NewSecret("whsec_" + base64.StdEncoding.EncodeToString(b))} }
+		verifier := Verifier{Keys: []Key{keyOf(raw)}}
+		now := time.Now().Add(time.Duration(ahead) * time.Second)
+		header, err := StandardWebhooks{}.Sign(t.Context(), Message{ID: id, Time: now, Body: body}, verifier.Keys)
 		require.NoError(t, err)
+		signature := header.Get("Webhook-Signature")
+		require.Equal(t, referenceSignature(raw, id, now.Unix(), body), signature)
+		require.Equal(t, strconv.FormatInt(now.Unix(), 10), header.Get("Webhook-Timestamp"))
+
+		err = verifier.Verify(header, body)
+		switch {
+		case id == "":
+			require.ErrorIs(t, err, ErrHeader)
+			return
+		case ahead > 310 || ahead < -310:
+			require.ErrorIs(t, err, ErrTimestamp)
+			verifier.Tolerance = 12 * time.Hour
+		case ahead > 290 || ahead < -290: // the clock goes on
+			verifier.Tolerance = 12 * time.Hour
+		default:
+			require.NoError(t, err)
+		}
+		require.NoError(t, verifier.Verify(header, body))
 
 		require.ErrorIs(t, verifier.Verify(header, append(bytes.Clone(body), 0)), ErrSignature)
 		if len(body) > 0 {
-			flipped := bytes.Clone(body)
-			flipped[bit/8%uint(len(body))] ^= 1 << (bit % 8)
-			require.ErrorIs(t, verifier.Verify(header, flipped), ErrSignature)
+			require.ErrorIs(t, verifier.Verify(header, flip(body, bit)), ErrSignature)
+			require.ErrorIs(t, verifier.Verify(header, body[:len(body)-1]), ErrSignature)
 		}
-		other := header.Clone()
-		other.Set("Webhook-Id", id+"x")
-		require.ErrorIs(t, verifier.Verify(other, body), ErrSignature)
+		with := func(name, value string) error {
+			changed := header.Clone()
+			changed[name] = []string{value}
+			return verifier.Verify(changed, body)
+		}
+		require.ErrorIs(t, with("Webhook-Id", string(flip([]byte(id), bit))), ErrSignature)
+		require.ErrorIs(t, with("Webhook-Id", id+"x"), ErrSignature)
+		for i := range uint(8 * len(header.Get("Webhook-Timestamp"))) {
+			require.Error(t, with("Webhook-Timestamp", string(flip([]byte(header.Get("Webhook-Timestamp")), i))))
+		}
+		flipped := string(flip([]byte(signature), bit))
+		got, notBase64 := base64.StdEncoding.DecodeString(strings.TrimPrefix(flipped, "v1,"))
+		want, _ := base64.StdEncoding.DecodeString(signature[len("v1,"):])
+		if notBase64 != nil || !bytes.Equal(got, want) { // base64 has bits that say nothing
+			require.ErrorIs(t, with("Webhook-Signature", flipped), ErrSignature)
+		}
+		require.NoError(t, with("Webhook-Signature", "v1a,"+signature[3:]+" v1,x "+signature), "among others")
+		other := Verifier{Keys: []Key{keyOf(flip(raw, bit))}, Tolerance: verifier.Tolerance}
+		require.ErrorIs(t, other.Verify(header, body), ErrSignature)
 	})
 }
 
 // FuzzVerifyHeader: no header that was not signed is accepted.
 func FuzzVerifyHeader(f *testing.F) {
+	signed := whsec(32)
 	f.Add("e", "1", "v1,AAAA")
 	f.Add("e", "9223372036854775807", "v1, v1,= v1a,x ,")
+	f.Add("e", "-9223372036854775808", strings.Repeat("v1, ", 15)+"v1,")
+	f.Add("e", "1", referenceSignature([]byte(signed), "e", 1, []byte("{}")))
+	f.Add("e", "01", "v1,"+strings.Repeat("A", 43)+"=")
+	f.Add("e", " 1", "V1,AAAA\tv1,AAAA")
 	f.Add("", "", "")
 	verifier := Verifier{Keys: []Key{GenerateKey()}, Tolerance: 1<<63 - 1}
 	f.Fuzz(func(t *testing.T, id, timestamp, signature string) {
 		h := http.Header{"Webhook-Id": {id}, "Webhook-Timestamp": {timestamp}, "Webhook-Signature": {signature}}
-		require.Error(t, verifier.Verify(h, []byte("{}")))
+		err := verifier.Verify(h, []byte("{}"))
+		require.True(t, errors.Is(err, ErrHeader) || errors.Is(err, ErrTimestamp) || errors.Is(err, ErrSignature), err)
+		number, notNumber := strconv.ParseInt(timestamp, 10, 64)
+		if id == "" || signature == "" || notNumber != nil || strconv.FormatInt(number, 10) != timestamp {
+			require.ErrorIs(t, err, ErrHeader)
+		}
 	})
 }
 
-// FuzzPattern: a pattern that is a type matches that type alone, one with ".*"
-// what begins with its segments and has more.
+// FuzzHandler: whatever body was signed, the handler is given it as it is; and none
+// that was not.
+func FuzzHandler(f *testing.F) {
+	for _, body := range []string{
+		"", "{}", "null", `{"type":"a.b","timestamp":"2026-01-02T03:04:05Z","data":{"n":1}}`, `{"type":1}`, `{"timestamp":"noon"}`, `{"data":`,
+		"\xff", strings.Repeat("[", 10_001),
+	} {
+		f.Add([]byte(body), "application/json")
+	}
+	verifier := Verifier{Keys: []Key{GenerateKey()}}
+	f.Fuzz(func(t *testing.T, body []byte, contentType string) {
+		var events []Event
+		handler := verifier.Handler(func(_ context.Context, e Event) error {
+			events = append(events, e)
+			_, _ = Decode[any](e)
+			_, _ = Decode[struct{ N int }](e)
+			return nil
+		})
+		header, err := StandardWebhooks{}.Sign(t.Context(), Message{ID: "e", Time: time.Now(), Body: body}, verifier.Keys)
+		require.NoError(t, err)
+		post := func(body []byte) int {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(body))
+			r.Header = header.Clone()
+			r.Header["Content-Type"] = []string{contentType}
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, r)
+			return w.Code
+		}
+		require.Equal(t, http.StatusNoContent, post(body))
+		require.Equal(t, http.StatusUnauthorized, post(append(bytes.Clone(body), ' ')))
+		require.Len(t, events, 1)
+		require.Equal(t, "e", events[0].ID)
+		require.Equal(t, string(body), string(events[0].Payload.Body))
+		require.Equal(t, contentType, events[0].Payload.ContentType)
+	})
+}
+
+var (
+	typeForm    = regexp.MustCompile(`^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$`)
+	patternForm = regexp.MustCompile(`^(\*|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(\.\*)?)$`)
+)
+
+// FuzzPattern: a pattern is valid, and matches, as the regular expression does that
+// says the same.
 func FuzzPattern(f *testing.F) {
 	for _, test := range patterns {
 		f.Add(test.pattern, test.eventType)
 	}
+	f.Add("a.*\n", "a.b\n")
+	f.Add("É.*", "É.b")
 	f.Fuzz(func(t *testing.T, pattern, eventType string) {
+		require.Equal(t, typeForm.MatchString(eventType), validType(eventType))
+		require.Equal(t, patternForm.MatchString(pattern), validPattern(pattern))
 		if !validPattern(pattern) || !validType(eventType) {
 			return
 		}
-		want := pattern == "*" || pattern == eventType
-		if segments := strings.Split(pattern, "."); len(segments) > 1 && segments[len(segments)-1] == "*" {
-			segments = segments[:len(segments)-1]
-			of := strings.Split(eventType, ".")
-			want = len(of) > len(segments)
-			for i := range segments {
-				want = want && of[i] == segments[i]
-			}
-		}
+		form := "^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".+") + "$"
+		want := regexp.MustCompile(form).MatchString(eventType)
 		require.Equal(t, want, matchType(pattern, eventType))
+		require.Equal(t, want, (&Subscriber{Events: []string{"other", pattern}}).wants(eventType) && eventType != "other")
+		require.True(t, (&Subscriber{}).wants(eventType))
 	})
 }
 
-// FuzzSnapshot: what is accepted marshals, and is the same after a second round.
+// FuzzSnapshot: what a store has kept of a subscriber, damaged or not, is a fault, or
+// is the same after a second round, and goes nowhere that the guard does not allow.
 func FuzzSnapshot(f *testing.F) {
 	for _, seed := range []string{
-		`{"url":"https://a.example/"}`,
+		`{"url":"https://a.example/"}`, `{"url":"https://a.example/","unsigned":true}`,
 		`{"url":"https://a.example:8443/x?q=1","header":{"X":["1",""]},"unsigned":true,"timeout":5,"concurrency":-1,"labels":{"a":"b"}}`,
 		`{"url":"https://[::1%25lo]/","keys":[{"secret":"d2hzZWNf","scheme":"x","expires":"2026-01-02T03:04:05.6+01:00"},{}]}`,
-		`{"sealed":{"key":"k1","data":"c2VhbGVk"},"url":"https://a.example/"}`, `{"sealed":{}}`, `{"directory":true,"labels":{"a":"b"}}`,
-		`{"url":"//%41/\u0000"}`, `{"url":null}`, `null`, `[]`, ``, "\xff",
+		`{"url":"https://a.example/","keys":[{"secret":"d2hzZWNfQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="}]}`,
+		`{"url":"http://10.0.0.1/","unsigned":true}`, `{"url":"https://127.0.0.1/","unsigned":true}`,
+		`{"url":"https://a.example/","unsigned":true,"header":{"host":["b"],"Webhook-Id":["x"],"X":["a\r\nb"]}}`,
+		`{"url":"https://a.example/","unsigned":true,"timeout":-1}`, `{"url":"https://a.example/","unsigned":true,"concurrency":9223372036854775807}`,
+		`{"sealed":{"key":"k1","data":"c2VhbGVk"},"url":"https://a.example/"}`, `{"sealed":{}}`, `{"sealed":{"key":"k1"}}`, `{"directory":true,"labels":{"a":"b"}}`,
+		`{"url":"//%41/\u0000"}`, `{"url":null}`, `{"url":"https://a.example/","URL":"https://b.example/"}`, `null`, `[]`, ``, "\xff", strings.Repeat("[", 10_001),
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var first, second Snapshot
-		if first.UnmarshalBinary(data) != nil {
+		fault := first.UnmarshalBinary(data)
+		if fault != nil {
 			require.Nil(t, first.target())
-			return
+		} else {
+			_, _ = fmt.Fprint(io.Discard, first)
+			once, err := first.MarshalBinary()
+			require.NoError(t, err)
+			require.NoError(t, second.UnmarshalBinary(once), "%s", once)
+			twice, err := second.MarshalBinary()
+			require.NoError(t, err)
+			require.Equal(t, string(once), string(twice))
+			require.Equal(t, first.String(), second.String())
 		}
-		_, _ = fmt.Fprint(io.Discard, first)
-		once, err := first.MarshalBinary()
-		require.NoError(t, err)
-		require.NoError(t, second.UnmarshalBinary(once), "%s", once)
-		twice, err := second.MarshalBinary()
-		require.NoError(t, err)
-		require.Equal(t, string(once), string(twice))
-		require.Equal(t, first.String(), second.String())
+
+		requests := 0
+		w := &wire{answer: func(r *http.Request, _ int) (*http.Response, error) {
+			requests++
+			requireAllowed(t, r, first.target())
+			return response(200), nil
+		}}
+		d := dispatcher(t, NewMemoryStore(), w, Options{StoreKeysInPlaintext: true})
+		claim := Claim{Delivery: Delivery{ID: DeliveryID{"e", "s"}, Payload: &Payload{Body: []byte("{}")}, Snapshot: first}, Attempt: 1}
+		if fault != nil {
+			claim.Fault = fault.Error()
+		}
+		j := &job{Claim: &claim, lane: &workerLane{}, round: 1, held: d.open(&claim), leaseEnd: time.Now().Add(time.Hour)}
+		s := newSlot(d, t.Context(), 0)
+		defer s.close()
+		o, _ := (&worker{d: d, stop: t.Context()}).deliver(s, j)
+		require.Equal(t, claim.Lease(), o.Lease)
+		switch {
+		case fault != nil:
+			require.Equal(t, Dead, o.State)
+			require.Equal(t, fault.Error(), o.Reason)
+			require.Zero(t, requests)
+		case first.target().url == nil: // sealed, or to be looked up, and there is nobody to do it
+			require.Equal(t, Pending, o.State)
+			require.True(t, o.Released)
+			require.Zero(t, requests)
+		default:
+			require.Len(t, o.Attempts, 1)
+			require.Equal(t, o.State == Delivered, requests == 1)
+		}
 	})
+}
+
+// requireAllowed fails if a request is not what a target and the zero Guard allow.
+func requireAllowed(t *testing.T, r *http.Request, of *target) {
+	require.Equal(t, of.url.String(), r.URL.String())
+	_, err := Guard{}.CheckURL(r.URL.String())
+	require.NoError(t, err)
+	for name, values := range r.Header {
+		require.Regexp(t, token, name)
+		for _, value := range values {
+			require.True(t, validHeaderValue(value))
+		}
+	}
+	for name := range of.header {
+		require.NotRegexp(t, denied, name)
+	}
+	require.Equal(t, []string{"e"}, r.Header["Webhook-Id"])
+	require.Equal(t, []string{"application/json"}, r.Header["Content-Type"])
+	require.Equal(t, of.unsigned && len(of.keys) == 0, len(r.Header["Webhook-Signature"]) == 0)
 }
 
 // FuzzSealed: what is sealed opens as what it was and for its delivery alone, with
@@ -250,13 +575,12 @@ func FuzzSealed(f *testing.F) {
 		require.ErrorIs(t, err, errUnopened)
 
 		// A bit of the JSON around it, as the case of a name, may make no difference.
-		stored[bit/8%uint(len(stored))] ^= 1 << (bit % 8)
-		if flipped, err := open(stored, id); err == nil {
+		if flipped, err := open(flip(stored, bit), id); err == nil {
 			require.Equal(t, opened.url, flipped.url)
 			require.Equal(t, opened.header, flipped.header)
 		}
 		inside := sealer.seal(data, id)
-		inside.Data[bit/8%uint(len(inside.Data))] ^= 1 << (bit % 8)
+		inside.Data = flip(inside.Data, bit)
 		_, err = sealer.open(inside, id)
 		require.ErrorIs(t, err, errUnopened)
 	})

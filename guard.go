@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,227 +27,272 @@ type Guard struct {
 	// changed on the way.
 	PlainHTTP bool
 
+	// Ports are those that may be called at public addresses. Nil: all.
+	Ports []uint16
+
 	// Allow lists ranges that may be called although they are not public,
 	// such as 127.0.0.0/8 or 10.0.0.0/8. With any range, names of private
 	// networks such as "localhost" are allowed too: the address decides.
-	// IPv6 ranges are compared as they are, IPv4 also behind ::ffff:0:0/96.
-	Allow []netip.Prefix
+	// Nil: none.
+	Allow []Range
+
+	// Deny lists addresses that may not be called although they are public,
+	// or in Allow: those of the host itself, say, see [LocalAddresses].
+	// Nil: none.
+	Deny []netip.Prefix
+
+	// NAT64 lists the /96 prefixes by which this network reaches IPv4 from
+	// IPv6 (RFC 6052), such as 64:ff9b::/96: an address in one is judged as
+	// the IPv4 address that it ends in. A gateway with a prefix of the
+	// network's own, which looks public, has to be in here. Nil: none.
+	NAT64 []netip.Prefix
+
+	// Proxy makes the connections, by an http, https or socks5 URL. Then it
+	// is the proxy that decides which addresses are called: of this guard
+	// only the check of the URL is left, and the proxy's own address is not
+	// judged. Nil: no proxy, not even one from the environment.
+	Proxy *url.URL
+}
+
+// A Range is a range of addresses and ports. An IPv4 range also contains its
+// addresses as they are mapped to IPv6, ::ffff:0:0/96.
+type Range struct {
+	Prefix netip.Prefix
+	Ports  []uint16 // nil: all
 }
 
 // DevelopmentGuard also allows plain http and the loopback addresses: for
 // examples, tests and the developer's own machine.
 func DevelopmentGuard() Guard {
-	return Guard{PlainHTTP: true, Allow: []netip.Prefix{
-		netip.MustParsePrefix("127.0.0.0/8"),
-		netip.MustParsePrefix("::1/128"),
+	return Guard{PlainHTTP: true, Allow: []Range{
+		{Prefix: netip.MustParsePrefix("127.0.0.0/8")},
+		{Prefix: netip.MustParsePrefix("::1/128")},
 	}}
+}
+
+// LocalAddresses returns the addresses of this machine's network interfaces, for
+// Guard.Deny: behind a public address of its own, a machine may offer itself what
+// it offers nobody else.
+func LocalAddresses() ([]netip.Prefix, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("outhook: local addresses: %w", err)
+	}
+	var local []netip.Prefix
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok {
+			if addr, ok := netip.AddrFromSlice(ip.IP); ok {
+				addr = addr.Unmap()
+				local = append(local, netip.PrefixFrom(addr, addr.BitLen()))
+			}
+		}
+	}
+	return local, nil
+}
+
+// clone copies the lists.
+func (g Guard) clone() Guard {
+	g.Ports, g.Allow, g.Deny, g.NAT64 = slices.Clone(g.Ports), slices.Clone(g.Allow), slices.Clone(g.Deny), slices.Clone(g.NAT64)
+	for i := range g.Allow {
+		g.Allow[i].Ports = slices.Clone(g.Allow[i].Ports)
+	}
+	return g
+}
+
+// check reports the faults of a guard's own fields.
+func (g Guard) check(f *faults) {
+	prefix := func(field string, p netip.Prefix) {
+		switch {
+		case !p.IsValid():
+			f.add("", field, "is no valid prefix")
+		case p.Addr().Is4In6():
+			f.add("", field, "%v is an IPv4 range mapped to IPv6: write it as IPv4", p)
+		}
+	}
+	for i, r := range g.Allow {
+		field := fmt.Sprintf("Options.Guard.Allow[%d].Prefix", i)
+		prefix(field, r.Prefix)
+		if r.Prefix.IsValid() && slices.ContainsFunc(translated6, func(p netip.Prefix) bool {
+			return p.Bits() <= r.Prefix.Bits() && p.Contains(r.Prefix.Addr())
+		}) {
+			f.add("", field, "%v holds IPv4 addresses, which would not be judged: list it in NAT64", r.Prefix)
+		}
+	}
+	for i, p := range g.Deny {
+		prefix(fmt.Sprintf("Options.Guard.Deny[%d]", i), p)
+	}
+	for i, p := range g.NAT64 {
+		if !p.IsValid() || !p.Addr().Is6() || p.Addr().Is4In6() || p.Bits() != 96 {
+			f.add("", fmt.Sprintf("Options.Guard.NAT64[%d]", i), "%v is no IPv6 prefix of 96 bits", p)
+		}
+	}
+	if p := g.Proxy; p != nil && (p.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, p.Scheme)) {
+		f.add("", "Options.Guard.Proxy", "is no http, https or socks5 URL with a host") // it may hold a password
+	}
 }
 
 const maxURL = 2048 // bytes
 
-// CheckURL parses a URL and returns an error that matches [ErrBlocked] if it
-// may not be called. It resolves no name. The error's text says what is wrong
-// with the URL, and is meant for whoever chose it.
+// A blocked error matches [ErrBlocked]. Its detail is for the operator, and of a
+// URL for whoever chose it.
+type blocked struct{ detail string }
+
+func (b *blocked) Error() string { return ErrBlocked.Error() + ": " + b.detail }
+func (b *blocked) Unwrap() error { return ErrBlocked }
+
+func block(format string, args ...any) error { return &blocked{fmt.Sprintf(format, args...)} }
+
+// CheckURL parses a URL and returns it as it will be called, an international
+// host name in its ASCII form, or an error that matches [ErrBlocked]. It resolves
+// no name. The error's text says what is wrong with the URL, and is meant for
+// whoever chose it.
 func (g Guard) CheckURL(raw string) (*url.URL, error) {
-	blocked := func(format string, args ...any) (*url.URL, error) {
-		return nil, fmt.Errorf("%w: %s", ErrBlocked, fmt.Sprintf(format, args...))
-	}
 	if len(raw) > maxURL || !utf8.ValidString(raw) {
-		return blocked("the URL is longer than %d bytes or not UTF-8", maxURL)
+		return nil, block("the URL is longer than %d bytes or not UTF-8", maxURL)
 	}
 	if strings.IndexFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\\' }) >= 0 {
-		return blocked("the URL holds a space, a control character or a backslash")
+		return nil, block("the URL holds a space, a control character or a backslash")
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return blocked("the URL cannot be parsed") // the parser's error repeats the URL
+		return nil, block("the URL cannot be parsed") // the parser's error repeats the URL
 	}
 	switch {
-	case len(u.String()) > maxURL: // what has to be escaped is
-		return blocked("the URL is longer than %d bytes", maxURL)
 	case u.Scheme != "https" && u.Scheme != "http":
-		return blocked("the scheme must be https")
+		return nil, block("the scheme must be https")
 	case u.Scheme == "http" && !g.PlainHTTP:
-		return blocked("plain http is not allowed")
+		return nil, block("plain http is not allowed")
 	case u.Opaque != "" || u.Hostname() == "":
-		return blocked("the URL has no host")
+		return nil, block("the URL has no host")
 	case u.User != nil:
-		return blocked("the URL holds user information")
+		return nil, block("the URL holds user information")
 	case u.Fragment != "" || strings.Contains(raw, "#"):
-		return blocked("the URL holds a fragment")
+		return nil, block("the URL holds a fragment")
 	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return blocked("the port is not in 1 to 65535")
-		}
-	} else if strings.HasSuffix(u.Host, ":") {
-		return blocked("the port is empty")
+	port, err := portOf(u)
+	if err != nil {
+		return nil, err
 	}
-	if fault := g.checkHost(u.Hostname(), strings.HasPrefix(u.Host, "[")); fault != "" {
-		return blocked("%s", fault)
+	if u.Host, err = g.checkHost(u.Host, port); err != nil {
+		return nil, err
+	}
+	if len(u.String()) > maxURL { // what has to be escaped is
+		return nil, block("the URL is longer than %d bytes", maxURL)
 	}
 	return u, nil
 }
 
-// checkHost judges the host of a URL, a literal or a name, and says what is
-// wrong with it.
-func (g Guard) checkHost(host string, bracketed bool) string {
-	if bracketed || strings.Contains(host, ":") {
+// portOf returns the port of a URL, or that of its scheme.
+func portOf(u *url.URL) (uint16, error) {
+	switch port := u.Port(); {
+	case port != "":
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return 0, block("the port is not in 1 to 65535")
+		}
+		return uint16(n), nil
+	case strings.HasSuffix(u.Host, ":"):
+		return 0, block("the port is empty")
+	case u.Scheme == "http":
+		return 80, nil
+	default:
+		return 443, nil
+	}
+}
+
+// checkHost judges the host of a URL, a literal or a name, and returns it with
+// its port in ASCII.
+func (g Guard) checkHost(hostport string, port uint16) (string, error) {
+	host := (&url.URL{Host: hostport}).Hostname()
+	if strings.ContainsAny(hostport, "[]") || strings.Contains(host, ":") {
 		addr, err := netip.ParseAddr(host)
-		if err != nil || !addr.Is6() || !bracketed {
-			return "the host is no IPv6 address"
+		if err != nil || !addr.Is6() || !strings.HasPrefix(hostport, "[") {
+			return "", block("the host is no IPv6 address")
 		}
-		return g.checkLiteral(addr)
+		return hostport, g.checkLiteral(addr, port)
 	}
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return g.checkLiteral(addr)
+	name, err := hostname(host)
+	if err != nil {
+		return "", err
 	}
-
-	name := strings.ToLower(strings.TrimSuffix(host, "."))
-	if len(name) > 253 {
-		return "the host name is longer than 253 bytes"
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return name + hostport[len(host):], g.checkLiteral(addr, port)
 	}
-	labels := strings.Split(name, ".")
-	for _, label := range labels {
-		if label == "" || len(label) > 63 {
-			return "the host name has a label that is empty or longer than 63 bytes"
-		}
-		if strings.IndexFunc(label, func(r rune) bool { return !isWord(r) && r != '-' }) >= 0 {
-			return "the host name holds other characters than letters, digits, '-' and '_'; write an international name in its xn-- form"
-		}
+	if fault := checkName(name); fault != "" {
+		return "", block("%s", fault)
 	}
-	if last := labels[len(labels)-1]; isNumber(last) {
-		return "the host name ends in a number but is no address" // some resolvers read it as one
+	if len(g.Allow) == 0 && isPrivateName(name) {
+		return "", block("the host name belongs to private networks")
 	}
-	if len(g.Allow) == 0 && isPrivateName(labels) {
-		return "the host name belongs to private networks"
+	if !g.mayCall(port) {
+		return "", block("the port is not allowed")
 	}
-	return ""
+	return name + hostport[len(host):], nil
 }
 
-func (g Guard) checkLiteral(addr netip.Addr) string {
-	if !g.allows(addr) {
-		return "the address is not public"
-	}
-	return ""
+// checkLiteral judges an address in a URL. What it says does not depend on the
+// network, as what CheckAddr says of a name's address does.
+func (g Guard) checkLiteral(addr netip.Addr, port uint16) error {
+	return g.CheckAddr(netip.AddrPortFrom(addr, port))
 }
 
-// CheckAddr returns [ErrBlocked] if the address may not be called.
-func (g Guard) CheckAddr(addr netip.Addr) error {
-	if !g.allows(addr) {
-		return ErrBlocked
-	}
-	return nil
+// mayCall reports whether a port may be called at any address.
+func (g Guard) mayCall(port uint16) bool {
+	return anyPort(g.Ports, port) ||
+		slices.ContainsFunc(g.Allow, func(r Range) bool { return anyPort(r.Ports, port) })
 }
 
-func (g Guard) allows(addr netip.Addr) bool {
+func anyPort(ports []uint16, port uint16) bool { return ports == nil || slices.Contains(ports, port) }
+
+// CheckAddr returns an error that matches [ErrBlocked] if the address may not be
+// called. Its text says why, and is meant for the operator: to a customer who
+// chose a name, it would tell what that name means inside.
+func (g Guard) CheckAddr(target netip.AddrPort) error {
+	addr := target.Addr()
 	if !addr.IsValid() || addr.Zone() != "" {
-		return false
+		return block("%v has a zone, or is no address", addr)
 	}
 	addr = addr.Unmap()
-	for _, p := range g.Allow {
-		if p.Contains(addr) {
-			return true
+	if contains(g.Deny, addr) {
+		return block("%v is denied", addr)
+	}
+	if contains(g.NAT64, addr) {
+		b := addr.As16()
+		return g.CheckAddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[12:])), target.Port()))
+	}
+	for _, r := range g.Allow {
+		if r.Prefix.Contains(addr) && anyPort(r.Ports, target.Port()) {
+			return nil
 		}
 	}
-	if addr.Is4() {
-		return !within(addr, closed4)
+	switch {
+	case !isPublic(addr):
+		return block("the address %v is not public", addr)
+	case !anyPort(g.Ports, target.Port()):
+		return block("the port is not allowed")
 	}
-	return public6.Contains(addr) && !within(addr, closed6)
+	return nil
 }
 
 // control is the ControlContext of the default transport's dialer. Whatever it
 // cannot read as an address of TCP is refused.
 func (g Guard) control(_ context.Context, network, address string, _ syscall.RawConn) error {
 	if network != "tcp4" && network != "tcp6" {
-		return ErrBlocked
+		return block("the network is %s", network)
 	}
-	ap, err := netip.ParseAddrPort(address)
+	target, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return ErrBlocked
+		return block("the address cannot be parsed")
 	}
-	return g.CheckAddr(ap.Addr())
+	return g.CheckAddr(target)
 }
 
 // dialer returns the dialer that the default transport connects with. net/http
 // goes on dialling when the attempt has ended, so that it needs a bound of its own.
 func (g Guard) dialer() *net.Dialer {
-	return &net.Dialer{ControlContext: g.control, Timeout: 10 * time.Second}
-}
-
-func within(addr netip.Addr, prefixes []netip.Prefix) bool {
-	for _, p := range prefixes {
-		if p.Contains(addr) {
-			return true
-		}
+	d := &net.Dialer{ControlContext: g.control, Timeout: 10 * time.Second}
+	if g.Proxy != nil { // only that is dialled
+		d.ControlContext = nil
 	}
-	return false
+	return d
 }
-
-func isNumber(label string) bool {
-	if _, err := strconv.ParseUint(label, 10, 64); err == nil {
-		return true
-	}
-	digits, ok := strings.CutPrefix(label, "0x")
-	return ok && strings.Trim(digits, "0123456789abcdef") == "" || strings.Trim(label, "0123456789") == ""
-}
-
-// isPrivateName reports whether a name has one label or a suffix that public
-// DNS does not have: the special-use domain names of RFC 6761 and its
-// successors, and what clouds use inside.
-func isPrivateName(labels []string) bool {
-	if len(labels) == 1 {
-		return true
-	}
-	name := "." + strings.Join(labels, ".")
-	for _, suffix := range privateSuffixes {
-		if strings.HasSuffix(name, suffix) {
-			return true
-		}
-	}
-	return false
-}
-
-var privateSuffixes = []string{".localhost", ".local", ".localdomain", ".internal", ".home.arpa", ".onion", ".invalid", ".test"}
-
-func prefixes(s ...string) []netip.Prefix {
-	list := make([]netip.Prefix, len(s))
-	for i := range s {
-		list[i] = netip.MustParsePrefix(s[i])
-	}
-	return list
-}
-
-// IANA IPv4 and IPv6 special-purpose address registries. IPv6 is allowed only
-// inside 2000::/3, which is all that is assigned as global unicast.
-var (
-	closed4 = prefixes(
-		"0.0.0.0/8",        // this network, RFC 791
-		"10.0.0.0/8",       // private, RFC 1918
-		"100.64.0.0/10",    // shared address space, RFC 6598
-		"127.0.0.0/8",      // loopback, RFC 1122
-		"168.63.129.16/32", // Azure's WireServer
-		"169.254.0.0/16",   // link-local, RFC 3927: metadata of clouds
-		"172.16.0.0/12",    // private, RFC 1918
-		"192.0.0.0/24",     // IETF protocol assignments, RFC 6890
-		"192.0.2.0/24",     // documentation, RFC 5737
-		"192.31.196.0/24",  // AS112, RFC 7535
-		"192.52.193.0/24",  // AMT, RFC 7450
-		"192.88.99.0/24",   // 6to4 relay anycast, RFC 7526
-		"192.168.0.0/16",   // private, RFC 1918
-		"192.175.48.0/24",  // AS112, RFC 7534
-		"198.18.0.0/15",    // benchmarking, RFC 2544
-		"198.51.100.0/24",  // documentation, RFC 5737
-		"203.0.113.0/24",   // documentation, RFC 5737
-		"224.0.0.0/4",      // multicast, RFC 5771
-		"240.0.0.0/4",      // reserved, RFC 1112, and broadcast
-	)
-	public6 = netip.MustParsePrefix("2000::/3")
-	closed6 = prefixes(
-		"2001::/23",         // IETF protocol assignments, RFC 2928: Teredo, ORCHID, benchmarking
-		"2001:db8::/32",     // documentation, RFC 3849
-		"2002::/16",         // 6to4, RFC 3056: holds an IPv4 address
-		"2620:4f:8000::/48", // AS112, RFC 7534
-		"3fff::/20",         // documentation, RFC 9637
-	)
-)

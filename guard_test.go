@@ -1,10 +1,15 @@
 package outhook
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -13,14 +18,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
-
-// knownDifferences are rows of ssrf-urls.tsv that CheckURL refuses although it
-// should not, with the reason.
-var knownDifferences = map[string]string{
-	"https://b%C3%BCcher.example/": "international names: to be mapped by the complete guard",
-	"https://bücher.example/":      "international names: to be mapped by the complete guard",
-	"http://exa\u00admple.com/":    "international names: to be mapped by the complete guard",
-}
 
 // An ssrfRow is a row of testdata/ssrf-urls.tsv.
 type ssrfRow struct {
@@ -61,9 +58,6 @@ func ssrfRows(t testing.TB) (rows []ssrfRow) {
 
 func TestGuardURLs(t *testing.T) {
 	for _, row := range ssrfRows(t) {
-		if knownDifferences[row.url] != "" {
-			continue
-		}
 		t.Run(row.url, func(t *testing.T) {
 			guard := Guard{PlainHTTP: strings.HasPrefix(row.url, "http:")} // so that http is not the reason
 			u, err := guard.CheckURL(row.url)
@@ -78,29 +72,16 @@ func TestGuardURLs(t *testing.T) {
 	}
 }
 
-func TestGuardKnownDifferences(t *testing.T) {
-	found := 0
-	for _, row := range ssrfRows(t) {
-		if reason := knownDifferences[row.url]; reason != "" {
-			found++
-			require.True(t, row.allow)
-			_, err := Guard{PlainHTTP: true}.CheckURL(row.url)
-			require.ErrorContains(t, err, "xn--", "%s is no difference any more (%s)", row.url, reason)
-		}
-	}
-	require.Len(t, knownDifferences, found, "each is a row of the file")
-}
-
 func TestGuardAnswers(t *testing.T) {
 	public := netip.MustParseAddr("93.184.216.34") // the only one in the file
 	for _, row := range ssrfRows(t) {
 		for _, addr := range row.dns {
 			t.Run(row.url+" "+addr.String(), func(t *testing.T) {
-				err := Guard{}.CheckAddr(addr)
+				err := Guard{}.CheckAddr(netip.AddrPortFrom(addr, 443))
 				if addr == public {
 					require.NoError(t, err)
 				} else {
-					require.Equal(t, ErrBlocked, err)
+					require.ErrorIs(t, err, ErrBlocked)
 				}
 			})
 		}
@@ -142,12 +123,12 @@ func TestGuardURLReasons(t *testing.T) {
 		{"hexadecimal address behind a name", Guard{}, "https://example.0x7f000001/", "the host name ends in a number but is no address"},
 		{"not quite a number", Guard{}, "https://example.0xg/", ""},
 		{"underscore", Guard{}, "https://a_b.example.com/", ""},
-		{"address", Guard{}, "https://10.0.0.1/", "the address is not public"},
+		{"address", Guard{}, "https://10.0.0.1/", "the address 10.0.0.1 is not public"},
 		{"private name", Guard{}, "https://localhost/", "the host name belongs to private networks"},
-		{"private name, any range allowed", Guard{Allow: prefixes("10.0.0.0/8")}, "https://localhost/", ""},
-		{"address in a range", Guard{Allow: prefixes("10.0.0.0/8")}, "https://10.0.0.1/", ""},
-		{"mapped address in a range", Guard{Allow: prefixes("10.0.0.0/8")}, "https://[::ffff:10.0.0.1]/", ""},
-		{"address beside the range", Guard{Allow: prefixes("10.0.0.0/8")}, "https://127.0.0.1/", "the address is not public"},
+		{"private name, any range allowed", Guard{Allow: ranges("10.0.0.0/8")}, "https://localhost/", ""},
+		{"address in a range", Guard{Allow: ranges("10.0.0.0/8")}, "https://10.0.0.1/", ""},
+		{"mapped address in a range", Guard{Allow: ranges("10.0.0.0/8")}, "https://[::ffff:10.0.0.1]/", ""},
+		{"address beside the range", Guard{Allow: ranges("10.0.0.0/8")}, "https://127.0.0.1/", "the address 127.0.0.1 is not public"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := test.guard.CheckURL(test.url)
@@ -181,26 +162,67 @@ func TestGuardAcceptsWhatItReturned(t *testing.T) {
 
 // TestGuardHost covers what the parser of newer Go versions refuses before.
 func TestGuardHost(t *testing.T) {
-	for _, test := range []struct {
-		host      string
-		bracketed bool
-	}{
-		{"1.2.3.4", true},
-		{"localhost", true},
-		{"2a00:1450:4001::1%", true},
-		{"2a00:1450:4001::1", false},
-		{"", true},
+	for hostport, want := range map[string]string{
+		"[1.2.3.4]":              "the host is no IPv6 address",
+		"[localhost]":            "the host is no IPv6 address",
+		"[2a00:1450:4001::1%]":   "the host is no IPv6 address",
+		"2a00:1450:4001::1]":     "the host is no IPv6 address",
+		"[]":                     "the host is no IPv6 address",
+		"[2a00:1450:4001::1%lo]": "2a00:1450:4001::1%lo has a zone, or is no address",
+		"ex ample.com":           "the host name holds other characters than letters, digits, '-' and '_'",
 	} {
-		t.Run(test.host, func(t *testing.T) {
-			require.Equal(t, "the host is no IPv6 address", Guard{}.checkHost(test.host, test.bracketed))
+		t.Run(hostport, func(t *testing.T) {
+			_, err := Guard{}.checkHost(hostport, 443)
+			require.EqualError(t, err, "outhook: target is not allowed: "+want)
 		})
 	}
-	require.Equal(t, "the address is not public", Guard{}.checkHost("2a00:1450:4001::1%lo", true))
-	require.Empty(t, Guard{}.checkHost("2a00:1450:4001::1", true))
+	host, err := Guard{}.checkHost("[2a00:1450:4001::1]:8443", 8443)
+	require.NoError(t, err)
+	require.Equal(t, "[2a00:1450:4001::1]:8443", host)
+}
+
+// What is judged, stored, resolved, named in the TLS handshake and sent as Host is
+// one and the same name.
+func TestGuardInternationalNames(t *testing.T) {
+	for _, test := range []struct {
+		url, host string // empty: refused
+	}{
+		{"https://bücher.example/", "xn--bcher-kva.example"},
+		{"https://BÜCHER.example:8443/", "xn--bcher-kva.example:8443"},
+		{"https://b%C3%BCcher.example/", "xn--bcher-kva.example"},
+		{"https://例え.テスト/", "xn--r8jz45g.xn--zckzah"},
+		{"https://faß.example/", "xn--fa-hia.example"},
+		{"https://exa\u00admple.com/", "example.com"},
+		{"https://example。com/", "example.com"},
+		{"https://１.１.１.１/", "1.1.1.1"},
+		{"https://１２７.0.0.1/", ""},
+		{"https://①⑥⑨.②⑤④.①⑥⑨.②⑤④/", ""},
+		{"https://０x7f000001/", ""},
+		{"https://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ/", ""},
+		{"https://a.ｌｏｃａｌ/", ""},
+		{"https://a℀b.example/", ""}, // maps to a slash
+		{"https://a＠b.example/", ""}, // to an at sign
+		{"https://\u202eexample.com/", ""},
+		{"https://\u200b/", ""},
+		{"https://bücher..example/", ""},
+		{"https://-ü.example/", ""},
+		{"https://" + strings.Repeat("ü", 64) + ".example/", ""},
+	} {
+		t.Run(test.url, func(t *testing.T) {
+			u, err := Guard{}.CheckURL(test.url)
+			if test.host == "" {
+				require.ErrorIs(t, err, ErrBlocked)
+				require.Nil(t, u)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, test.host, u.Host)
+		})
+	}
 }
 
 func TestGuardAddresses(t *testing.T) {
-	ten := Guard{Allow: prefixes("10.0.0.0/8")}
+	ten := Guard{Allow: ranges("10.0.0.0/8")}
 	for _, test := range []struct {
 		name  string
 		guard Guard
@@ -232,18 +254,121 @@ func TestGuardAddresses(t *testing.T) {
 		{"range, upper end", ten, "10.255.255.255", true},
 		{"beside the range", ten, "192.168.0.1", false},
 		{"range in NAT64", ten, "64:ff9b::a00:1", false},
-		{"IPv6 range", Guard{Allow: prefixes("fd00::/8")}, "fd00::1", true},
+		{"IPv6 range", Guard{Allow: ranges("fd00::/8")}, "fd00::1", true},
+		{"range of everything, with a zone", Guard{Allow: ranges("::/0")}, "fe80::1%eth0", false},
+
+		{"denied", Guard{Deny: prefixes("1.1.1.0/24")}, "1.1.1.1", false},
+		{"denied, mapped", Guard{Deny: prefixes("1.1.1.0/24")}, "::ffff:1.1.1.1", false},
+		{"beside what is denied", Guard{Deny: prefixes("1.1.1.0/24")}, "1.1.2.1", true},
+		{"denied inside a range", Guard{Deny: prefixes("10.1.0.0/16"), Allow: ten.Allow}, "10.1.0.1", false},
+		{"denied IPv6", Guard{Deny: prefixes("2a00::/16")}, "2a00:1450:4001::1", false},
+
+		{"NAT64, public", Guard{NAT64: prefixes("64:ff9b::/96")}, "64:ff9b::101:101", true},
+		{"NAT64, loopback", Guard{NAT64: prefixes("64:ff9b::/96")}, "64:ff9b::7f00:1", false},
+		{"NAT64, metadata", Guard{NAT64: prefixes("64:ff9b::/96")}, "64:ff9b::a9fe:a9fe", false},
+		{"NAT64, in a range", Guard{NAT64: prefixes("64:ff9b::/96"), Allow: ten.Allow}, "64:ff9b::a00:1", true},
+		{"NAT64, denied", Guard{NAT64: prefixes("64:ff9b::/96"), Deny: prefixes("1.1.1.1/32")}, "64:ff9b::101:101", false},
+		{"NAT64 of a public prefix, private", Guard{NAT64: prefixes("2a00:64::/96")}, "2a00:64::a00:1", false},
+		{"NAT64 of a public prefix, public", Guard{NAT64: prefixes("2a00:64::/96")}, "2a00:64::101:101", true},
+		{"beside NAT64", Guard{NAT64: prefixes("64:ff9b::/96")}, "64:ff9b::1:0:0", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			err := test.guard.CheckAddr(netip.MustParseAddr(test.addr))
+			err := test.guard.CheckAddr(netip.AddrPortFrom(netip.MustParseAddr(test.addr), 443))
 			if test.allow {
 				require.NoError(t, err)
 			} else {
-				require.Equal(t, ErrBlocked, err)
+				require.ErrorIs(t, err, ErrBlocked)
 			}
 		})
 	}
-	require.Equal(t, ErrBlocked, Guard{}.CheckAddr(netip.Addr{}), "the zero address")
+	require.ErrorIs(t, Guard{}.CheckAddr(netip.AddrPort{}), ErrBlocked, "the zero address")
+}
+
+func TestGuardPorts(t *testing.T) {
+	guard := Guard{PlainHTTP: true, Ports: []uint16{443, 8443}, Allow: []Range{
+		{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Ports: []uint16{9000}},
+		{Prefix: netip.MustParsePrefix("1.1.1.1/32"), Ports: []uint16{80}},
+	}}
+	for target, allow := range map[string]bool{
+		"8.8.8.8:443":                  true,
+		"8.8.8.8:8443":                 true,
+		"8.8.8.8:80":                   false,
+		"8.8.8.8:9000":                 false,
+		"[2a00:1450:4001::1]:443":      true,
+		"[2a00:1450:4001::1]:80":       false,
+		"10.0.0.1:9000":                true,
+		"10.0.0.1:443":                 false,
+		"[::ffff:10.0.0.1]:9000":       true,
+		"1.1.1.1:80":                   true,
+		"1.1.1.1:443":                  true,
+		"[::ffff:1.1.1.1]:8080":        false,
+		"127.0.0.1:443":                false,
+		"[2a00:1450:4001::1%eth0]:443": false,
+	} {
+		t.Run(target, func(t *testing.T) {
+			ap := netip.MustParseAddrPort(target)
+			_, byURL := guard.CheckURL("http://" + target + "/")
+			if err := guard.CheckAddr(ap); allow {
+				require.NoError(t, err)
+				require.NoError(t, byURL)
+			} else {
+				require.ErrorIs(t, err, ErrBlocked)
+				require.ErrorIs(t, byURL, ErrBlocked)
+			}
+		})
+	}
+	for url, allow := range map[string]bool{
+		"https://example.com/":      true,
+		"https://example.com:8443/": true,
+		"http://example.com/":       true, // at 1.1.1.1
+		"https://example.com:9000/": true, // in 10.0.0.0/8
+		"https://example.com:22/":   false,
+	} {
+		_, err := guard.CheckURL(url)
+		require.Equal(t, allow, err == nil, url)
+	}
+	_, err := Guard{Ports: []uint16{}}.CheckURL("https://example.com/")
+	require.ErrorContains(t, err, "the port is not allowed")
+}
+
+func TestGuardFaults(t *testing.T) {
+	parse := func(raw string) *url.URL {
+		u, err := url.Parse(raw)
+		require.NoError(t, err)
+		return u
+	}
+	for want, guard := range map[string]Guard{
+		"": {Allow: ranges("10.0.0.0/8", "::/0", "fd00::/8", "64::/16"), Deny: prefixes("1.1.1.1/32", "2a00::/16"),
+			NAT64: prefixes("64:ff9b::/96"), Proxy: parse("socks5://user:secret@10.0.0.1:1080")},
+		"outhook: Options.Guard.Allow[1].Prefix: is no valid prefix":                                                                   {Allow: append(ranges("10.0.0.0/8"), Range{})},
+		"outhook: Options.Guard.Allow[0].Prefix: ::ffff:10.0.0.0/104 is an IPv4 range mapped to IPv6: write it as IPv4":                {Allow: ranges("::ffff:10.0.0.0/104")},
+		"outhook: Options.Guard.Allow[0].Prefix: 64:ff9b::/96 holds IPv4 addresses, which would not be judged: list it in NAT64":       {Allow: ranges("64:ff9b::/96")},
+		"outhook: Options.Guard.Allow[0].Prefix: 64:ff9b::a00:0/104 holds IPv4 addresses, which would not be judged: list it in NAT64": {Allow: ranges("64:ff9b::a00:0/104")},
+		"outhook: Options.Guard.Allow[0].Prefix: 64:ff9b:1:2::/64 holds IPv4 addresses, which would not be judged: list it in NAT64":   {Allow: ranges("64:ff9b:1:2::/64")},
+		"outhook: Options.Guard.Deny[0]: is no valid prefix":                                                                           {Deny: make([]netip.Prefix, 1)},
+		"outhook: Options.Guard.Deny[0]: ::ffff:1.1.1.1/128 is an IPv4 range mapped to IPv6: write it as IPv4":                         {Deny: prefixes("::ffff:1.1.1.1/128")},
+		"outhook: Options.Guard.NAT64[0]: 64:ff9b::/64 is no IPv6 prefix of 96 bits":                                                   {NAT64: prefixes("64:ff9b::/64")},
+		"outhook: Options.Guard.NAT64[1]: ::ffff:0.0.0.0/96 is no IPv6 prefix of 96 bits":                                              {NAT64: prefixes("64:ff9b::/96", "::ffff:0.0.0.0/96")},
+		"outhook: Options.Guard.NAT64[0]: 10.0.0.0/8 is no IPv6 prefix of 96 bits":                                                     {NAT64: prefixes("10.0.0.0/8")},
+		"outhook: Options.Guard.Proxy: is no http, https or socks5 URL with a host":                                                    {Proxy: parse("ftp://user:secret@example.com")},
+	} {
+		_, err := New(NewMemoryStore(), &Options{Guard: guard})
+		if want == "" {
+			require.NoError(t, err)
+		} else {
+			require.EqualError(t, err, want)
+		}
+	}
+}
+
+func TestLocalAddresses(t *testing.T) {
+	local, err := LocalAddresses()
+	require.NoError(t, err)
+	require.Contains(t, local, netip.MustParsePrefix("127.0.0.1/32"))
+	require.ErrorIs(t, Guard{Deny: local, Allow: ranges("127.0.0.0/8")}.CheckAddr(netip.MustParseAddrPort("127.0.0.1:80")), ErrBlocked)
+	var f faults
+	Guard{Deny: local}.check(&f)
+	require.NoError(t, f.err())
 }
 
 func TestGuardControl(t *testing.T) {
@@ -269,10 +394,17 @@ func TestGuardControl(t *testing.T) {
 			if test.allow {
 				require.NoError(t, err)
 			} else {
-				require.Equal(t, ErrBlocked, err)
+				require.ErrorIs(t, err, ErrBlocked)
 			}
 		})
 	}
+}
+
+func ranges(s ...string) (list []Range) {
+	for _, p := range prefixes(s...) {
+		list = append(list, Range{Prefix: p})
+	}
+	return list
 }
 
 // receiver starts a server that counts its connections.
@@ -300,7 +432,7 @@ func TestGuardAtDial(t *testing.T) {
 		{"default", Guard{}, "127.0.0.1", false},
 		{"default, by name", Guard{}, "localhost", false},
 		{"plain http", Guard{PlainHTTP: true}, "127.0.0.1", false},
-		{"another range", Guard{Allow: prefixes("10.0.0.0/8")}, "127.0.0.1", false},
+		{"another range", Guard{Allow: ranges("10.0.0.0/8")}, "127.0.0.1", false},
 		{"development", DevelopmentGuard(), "127.0.0.1", true},
 		{"development, mapped", DevelopmentGuard(), "[::ffff:127.0.0.1]", true},
 	} {
@@ -323,6 +455,72 @@ func TestGuardAtDial(t *testing.T) {
 			require.ErrorIs(t, err, ErrBlocked)
 			server.Close() // so that a connection on its way would have been counted
 			require.Zero(t, connections.Load())
+		})
+	}
+}
+
+// What the guard refused is told to the operator, and to nobody else.
+func TestGuardDetail(t *testing.T) {
+	server, connections := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	require.NoError(t, err)
+	var log bytes.Buffer
+	var details []string
+	tell := func(_ context.Context, o Observation) { details = append(details, o.Detail) }
+	options := Options{
+		Guard:     Guard{PlainHTTP: true, Allow: ranges("10.0.0.0/8")}, // so that "localhost" may be written
+		Logger:    slog.New(slog.NewTextHandler(&log, nil)),
+		Observers: []Observer{{Attempted: tell, Dead: tell}},
+	}
+	d, err := New(NewMemoryStore(), &options)
+	require.NoError(t, err)
+	named := Subscriber{ID: "named", URL: "http://localhost:" + port, Unsigned: true}
+	send(t, d, "e", named)
+	_, err = d.Drain(t.Context())
+	require.NoError(t, err)
+
+	r := record(t, d, "e", "named")
+	require.Equal(t, Dead, r.State)
+	require.Equal(t, ReasonPermanent, r.Reason)
+	require.Equal(t, ErrBlocked.Error(), r.Attempts[0].Error)
+	require.Zero(t, connections.Load())
+	require.Len(t, details, 2)
+	require.Equal(t, details[0], details[1])
+	require.Regexp(t, `^the address (127\.0\.0\.1|::1) is not public$`, details[0])
+	require.Contains(t, log.String(), `detail="`+details[0]+`"`)
+
+	attempt, err := d.Try(t.Context(), Event{Type: "x"}, named)
+	require.ErrorIs(t, err, ErrBlocked)
+	require.NotContains(t, fmt.Sprint(attempt, err), "public")
+}
+
+// A header that a store gives back, or a Directory gives, is checked again.
+func TestHeadersBeforeAttempts(t *testing.T) {
+	for name, change := range map[string]func(*Delivery){
+		"of the payload": func(d *Delivery) {
+			d.Payload = &Payload{Header: http.Header{"X-Amz-Date": {"x"}}, Body: d.Payload.Body}
+		},
+		"content type": func(d *Delivery) { d.Payload = &Payload{ContentType: "a\r\nb: c", Body: d.Payload.Body} },
+		"of the subscriber": func(d *Delivery) {
+			changed := *d.Snapshot.target()
+			changed.vetted, changed.header = nil, http.Header{"Host": {"inside"}}
+			d.Snapshot = newSnapshot(&changed)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := NewMemoryStore()
+			w := &wire{answer: status(200)}
+			d := dispatcher(t, store, w, Options{})
+			deliveries := enqueued(t, d, "e", subscriber("a"))
+			change(&deliveries[0])
+			_, err := store.Enqueue(t.Context(), deliveries)
+			require.NoError(t, err)
+			_, err = d.Drain(t.Context())
+			require.NoError(t, err)
+			r := record(t, d, "e", "a")
+			require.Equal(t, ReasonPermanent, r.Reason)
+			require.Equal(t, ErrBlocked.Error(), r.Attempts[0].Error)
+			require.Empty(t, w.to(""))
 		})
 	}
 }

@@ -17,7 +17,8 @@ const (
 
 // reservedHeaders may not be set by a subscriber or payload: they belong to the
 // connection (RFC 9110, section 7.6.1), to the framing of the message, to the
-// body's own description, or would make net/http repeat a POST by itself.
+// body's own description, would make net/http repeat a POST by itself, or mean
+// something to the metadata services of clouds.
 var reservedHeaders = map[string]bool{
 	"Connection":          true,
 	"Content-Encoding":    true,
@@ -27,6 +28,8 @@ var reservedHeaders = map[string]bool{
 	"Host":                true,
 	"Idempotency-Key":     true,
 	"Keep-Alive":          true,
+	"Metadata":            true, // Azure, DigitalOcean
+	"Metadata-Flavor":     true, // Google Cloud
 	"Proxy-Authorization": true,
 	"Proxy-Connection":    true,
 	"Te":                  true,
@@ -34,6 +37,15 @@ var reservedHeaders = map[string]bool{
 	"Transfer-Encoding":   true,
 	"Upgrade":             true,
 	"X-Idempotency-Key":   true,
+	"X-Identity-Header":   true, // Azure
+}
+
+// reservedPrefixes begin the headers of the signature, and those by which the
+// services and metadata endpoints of cloud platforms, and the proxies of a mesh,
+// know a caller from inside or are told what to do.
+var reservedPrefixes = []string{
+	"Webhook-",
+	"X-Aliyun-", "X-Amz-", "X-Amzn-", "X-Aws-", "X-Azure-", "X-Envoy-", "X-Goog-", "X-Google-", "X-Ms-",
 }
 
 // checkHeader reports the faults of custom headers.
@@ -45,7 +57,7 @@ func checkHeader(subscriber, field string, h http.Header, f *faults) {
 		switch {
 		case !validHeaderName(name):
 			f.add(subscriber, field, "%q is no header name", clip(name))
-		case reservedHeaders[canonical] || strings.HasPrefix(canonical, "Webhook-"):
+		case reservedHeaders[canonical] || hasReservedPrefix(canonical):
 			f.add(subscriber, field, "%s may not be set", canonical)
 		case seen[canonical]:
 			f.add(subscriber, field, "%s stands there in two spellings", canonical)
@@ -63,6 +75,10 @@ func checkHeader(subscriber, field string, h http.Header, f *faults) {
 		f.add(subscriber, field, "%d values of %d bytes are above the limit of %d values or %d bytes",
 			count, size, maxHeaders, maxHeaderBytes)
 	}
+}
+
+func hasReservedPrefix(canonical string) bool {
+	return slices.ContainsFunc(reservedPrefixes, func(prefix string) bool { return strings.HasPrefix(canonical, prefix) })
 }
 
 // validHeaderName reports whether s is a token (RFC 9110, section 5.6.2).

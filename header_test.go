@@ -46,6 +46,8 @@ func TestCheckHeader(t *testing.T) {
 		{"DEL", http.Header{"X": {"\x7f"}}, `outhook: H: the value of "X" holds a control character or is not UTF-8`},
 		{"not UTF-8", http.Header{"X": {"caf\xe9"}}, `outhook: H: the value of "X" holds a control character or is not UTF-8`},
 		{"second value", http.Header{"X": {"a", "\n"}}, `outhook: H: the value of "X" holds a control character or is not UTF-8`},
+		{"cloud platform", http.Header{"x-amz-security-token": {"x"}}, "outhook: H: X-Amz-Security-Token may not be set"},
+		{"like a cloud platform", http.Header{"X-Amazing": {"x"}, "Metadata-Version": {"1"}}, ""},
 		{"64 values", many(64), ""},
 		{"65 values", many(65), "outhook: H: 65 values of 250 bytes are above the limit of 64 values or 8192 bytes"},
 		{"8192 bytes", http.Header{"X": {strings.Repeat("a", 8191)}}, ""},
@@ -70,6 +72,9 @@ func TestReservedHeaders(t *testing.T) {
 		"Host", "Content-Length", "Content-Type", "Content-Encoding", "Expect",
 		"Idempotency-Key", "X-Idempotency-Key", // net/http repeats a request that has one
 		"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature", "Webhook-Anything",
+		"Metadata", "Metadata-Flavor", "X-Google-Metadata-Request", "X-Goog-User-Project", "X-Identity-Header", "X-Ms-Version",
+		"X-Azure-Ref", "X-Aws-Ec2-Metadata-Token", "X-Amz-Date", "X-Amzn-Trace-Id", "X-Aliyun-Ecs-Metadata-Token",
+		"X-Envoy-Retry-On", // a sidecar would repeat the POST
 	} {
 		for _, written := range []string{name, strings.ToLower(name), strings.ToUpper(name)} {
 			t.Run(written, func(t *testing.T) {

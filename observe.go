@@ -59,6 +59,7 @@ type Observation struct {
 	Age     time.Duration     // since Send or replay, when it was claimed
 	After   time.Duration     // until the next attempt
 	Reason  string            // of a dead, cancelled or held one
+	Detail  string            // what the guard refused: for the operator, not for a tenant
 }
 
 // observers calls those of a Dispatcher.
@@ -187,6 +188,9 @@ func logObserver(logger *slog.Logger) Observer {
 			}
 			if o.Attempt.Error != "" {
 				attrs = append(attrs, slog.String("error", o.Attempt.Error))
+			}
+			if o.Detail != "" {
+				attrs = append(attrs, slog.String("detail", o.Detail))
 			}
 			if o.Reason != "" {
 				attrs = append(attrs, slog.String("reason", o.Reason))

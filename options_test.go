@@ -38,8 +38,8 @@ var optionTests = map[string]func(t *testing.T){
 			return err
 		}
 		require.ErrorContains(t, send(Guard{}), "plain http is not allowed")
-		require.ErrorContains(t, send(Guard{PlainHTTP: true}), "the address is not public")
-		require.NoError(t, send(Guard{PlainHTTP: true, Allow: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}))
+		require.ErrorContains(t, send(Guard{PlainHTTP: true}), "the address 10.1.2.3 is not public")
+		require.NoError(t, send(Guard{PlainHTTP: true, Allow: []Range{{Prefix: netip.MustParsePrefix("10.1.0.0/16")}}}))
 	},
 	"Signers": func(t *testing.T) {
 		w := &wire{answer: status(200)}
@@ -385,10 +385,10 @@ func TestOptions(t *testing.T) {
 	t.Run("faults are reported together", func(t *testing.T) {
 		_, err := New(nil, &Options{
 			Timeout: -1, Lease: -1, Poll: -1, MaxRetryAfter: -1, MaxUnfinished: 2, Concurrency: -1,
-			SubscriberConcurrency: -1, MaxPayload: -1, KeepResponse: -1, UserAgent: "a\nb", Signers: map[string]Signer{"x": nil},
+			SubscriberConcurrency: -1, MaxPayload: -1, KeepResponse: -1, Guard: Guard{Allow: make([]Range, 1)}, UserAgent: "a\nb", Signers: map[string]Signer{"x": nil},
 		})
 		for _, field := range []string{"Store", "Timeout", "Lease", "Poll", "MaxRetryAfter", "MaxUnfinished", "Concurrency",
-			"SubscriberConcurrency", "MaxPayload", "KeepResponse", "UserAgent", "Signers"} {
+			"SubscriberConcurrency", "MaxPayload", "KeepResponse", "Guard", "UserAgent", "Signers"} {
 			require.ErrorContains(t, err, field)
 		}
 		require.ErrorIs(t, err, ErrInvalid)
@@ -405,8 +405,8 @@ func TestOptions(t *testing.T) {
 		d, err := New(NewMemoryStore(), o)
 		require.NoError(t, err)
 		require.Equal(t, &Options{Guard: DevelopmentGuard(), Observers: make([]Observer, 1)}, o)
-		o.Guard.Allow[0] = netip.Prefix{}
-		require.True(t, d.options.Guard.Allow[0].IsValid())
+		o.Guard.Allow[0] = Range{}
+		require.True(t, d.options.Guard.Allow[0].Prefix.IsValid())
 	})
 
 	t.Run("the default transport has idle connections for all slots", func(t *testing.T) {

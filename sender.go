@@ -153,6 +153,7 @@ func (o Options) complete() (Options, error) {
 	number("SubscriberConcurrency", &o.SubscriberConcurrency, 8, 1)
 	number("MaxPayload", &o.MaxPayload, 256<<10, 1)
 	atLeast("KeepResponse", int64(o.KeepResponse), 0)
+	o.Guard.check(&f)
 	if o.DirectoryTTL == 0 {
 		o.DirectoryTTL = 10 * time.Second
 	}
@@ -188,7 +189,7 @@ func (o Options) complete() (Options, error) {
 	if o.Classify == nil {
 		o.Classify = DefaultClassifier
 	}
-	o.Guard.Allow = slices.Clone(o.Guard.Allow)
+	o.Guard = o.Guard.clone()
 	o.Observers = slices.Clone(o.Observers)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

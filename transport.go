@@ -17,15 +17,15 @@ type Transport = http.RoundTripper
 
 // NewTransport returns the transport that a Dispatcher uses by default:
 // HTTP/1.1 and HTTP/2, TLS 1.2 or newer, every address judged by the guard just
-// before it is dialled, 10 s to connect and 10 s more for TLS, no proxy, no
-// redirects, no decompression, response headers of at most 64 KiB.
+// before it is dialled, 10 s to connect and 10 s more for TLS, no proxy but the
+// guard's, no redirects, no decompression, response headers of at most 64 KiB.
 //
 // It is there to be wrapped, for tracing say, or to have a client certificate
 // added; an own DialContext or Proxy takes the guard's place.
 func NewTransport(guard Guard) *http.Transport {
-	return &http.Transport{
+	guard = guard.clone()
+	t := &http.Transport{
 		DialContext:            guard.dialer().DialContext,
-		Proxy:                  nil, // not even from the environment: the guard could not see the address
 		DisableCompression:     true,
 		ForceAttemptHTTP2:      true,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
@@ -35,4 +35,8 @@ func NewTransport(guard Guard) *http.Transport {
 		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        30 * time.Second,
 	}
+	if guard.Proxy != nil { // never from the environment: the guard could not see the address
+		t.Proxy = http.ProxyURL(guard.Proxy)
+	}
+	return t
 }

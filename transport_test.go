@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -171,4 +172,43 @@ func TestTransportHTTP2(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "HTTP/2.0", response.Proto)
 	require.Equal(t, "HTTP/2.0", response.Header.Get("Request-Proto"))
+}
+
+// The proxy of a guard makes the connections, and judges their addresses; URLs
+// are judged as ever.
+func TestTransportUsesProxyOfGuard(t *testing.T) {
+	var asked atomic.Value
+	proxy, _ := receiver(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Store(r.Method + " " + r.URL.String())
+		w.WriteHeader(204)
+	})
+	u, err := url.Parse(proxy.URL)
+	require.NoError(t, err)
+	d, err := New(NewMemoryStore(), &Options{Guard: Guard{PlainHTTP: true, Proxy: u}})
+	require.NoError(t, err)
+	try := func(url string) (Attempt, error) {
+		return d.Try(t.Context(), Event{Type: "x"}, Subscriber{ID: "a", URL: url, Unsigned: true})
+	}
+	attempt, err := try("http://hooks.example.com/a")
+	require.NoError(t, err)
+	require.Equal(t, 204, attempt.Status)
+	require.Equal(t, "POST http://hooks.example.com/a", asked.Load())
+
+	asked.Store("")
+	_, err = try("https://hooks.example.com/a") // no TLS behind this proxy
+	require.Error(t, err)
+	require.Equal(t, "CONNECT //hooks.example.com:443", asked.Load())
+
+	asked.Store("")
+	for _, url := range []string{"http://10.0.0.1/", "http://localhost/", "http://metadata.google.internal/"} {
+		_, err = try(url)
+		require.ErrorIs(t, err, ErrBlocked)
+	}
+	require.Empty(t, asked.Load())
+
+	proxy.Close()
+	d.ownsIdle.CloseIdleConnections()
+	attempt, err = try("http://hooks.example.com/a")
+	require.Error(t, err)
+	require.Equal(t, "connection refused", attempt.Error)
 }

@@ -167,7 +167,8 @@ type job struct {
 	round    int       // of its claim
 	leaseEnd time.Time // reckoned from before the claim
 	suspect  bool
-	held     error // why it has to wait for what is not its receiver's; nil: it has not
+	held     error  // why it has to wait for what is not its receiver's; nil: it has not
+	detail   string // what the guard refused
 }
 
 // A report is what became of a job.
@@ -484,6 +485,7 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 			r, attempts = again, append(attempts, again.attempt)
 		}
 	}
+	j.detail = detail(r.err)
 	o := w.judge(j, &r)
 	o.Attempts = attempts
 	return o, r.attempt
@@ -634,7 +636,7 @@ func (w *worker) report(batch []report, lost []Lease) {
 			continue
 		}
 		ob := w.d.observation(r.job.Claim, r.last)
-		ob.Reason, ob.After = o.Reason, o.After
+		ob.Reason, ob.After, ob.Detail = o.Reason, o.After, r.job.detail
 		if r.job.held != nil && o.Released {
 			ob.Reason = r.job.held.Error()
 		}

@@ -301,7 +301,7 @@ func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (rest []*lane, e
 		return nil, err
 	}
 	defer rows.Close()
-	n, at := 0, 0 // the latter of the lane that was reached last, from 1
+	n, at := 0, 0                            // the latter of the lane that was reached last, from 1
 	found := make([][2][]picked, len(lanes)) // unordered and ordered ones
 	for rows.Next() {
 		var kind int

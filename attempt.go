@@ -301,7 +301,7 @@ func (d *Dispatcher) signScheme(ctx context.Context, h http.Header, scheme strin
 	defer containPanic("the signer", &err)
 	signer := d.options.Signers[scheme]
 	if _, standard := signer.(StandardWebhooks); standard { // spares its header and a copy
-		signature, err := signV1(m, h[headerTimestamp][0], keys)
+		signature, err := signStandard(m, h[headerTimestamp][0], keys)
 		h[headerSignature] = []string{signature}
 		return err
 	}

@@ -18,8 +18,8 @@ import (
 // prints a slice of bytes.
 func forms(secret string) (list []string) {
 	texts := []string{secret}
-	if b, err := decodeSecret(secret); err == nil {
-		texts = append(texts, string(b), strings.TrimPrefix(secret, secretPrefix))
+	if k, err := decodeKey(secret); err == nil {
+		texts = append(texts, string(k.hmac), strings.TrimPrefix(secret, secretPrefix))
 	}
 	for _, text := range texts {
 		b := []byte(text)

@@ -27,8 +27,8 @@ type Options struct {
 	Guard Guard
 
 	// Signers are further signature schemes by the name that Key.Scheme
-	// has. One under the name "" takes the place of Standard Webhooks. Nil:
-	// Standard Webhooks alone.
+	// has. One under a name that is built in takes its place. Nil: those that
+	// are built in alone.
 	Signers map[string]Signer
 
 	// Directory is asked for the subscriber at each attempt, so that retries
@@ -175,10 +175,16 @@ func (o Options) complete() (Options, error) {
 	if !validHeaderValue(o.UserAgent) {
 		f.add("", "Options.UserAgent", "%q is no header value", clip(o.UserAgent))
 	}
-	signers := map[string]Signer{"": StandardWebhooks{}}
+	signers := make(map[string]Signer)
+	for scheme, signer := range schemes() {
+		signers[scheme] = signer
+	}
 	for scheme, signer := range o.Signers {
 		if signer == nil {
 			f.add("", "Options.Signers", "the signer of %q is nil", clip(scheme))
+		}
+		if h, ok := signer.(HMAC); ok && h.fault() != "" {
+			f.add("", "Options.Signers", "of that of %q, %s", clip(scheme), h.fault())
 		}
 		signers[scheme] = signer
 	}
@@ -375,6 +381,9 @@ func (d *Dispatcher) delivery(c *content, s *Subscriber, lookUp bool, f *faults)
 		return Delivery{}, false
 	}
 	payload, wanted := d.payload(c, s, f)
+	if payload != nil && !lookUp {
+		checkSchemeHeaders(s, "Payload.Header", payload.Header, d.options.Signers, f)
+	}
 	delivery := Delivery{
 		ID:         t.id,
 		Type:       c.event.Type,
@@ -423,6 +432,7 @@ func (d *Dispatcher) target(s *Subscriber, f *faults) *target {
 	}
 	checkKeys(s, o.Signers, time.Now(), f)
 	checkHeader(s.ID, "Header", s.Header, f)
+	checkSchemeHeaders(s, "Header", s.Header, o.Signers, f)
 	if s.Timeout < 0 || s.Timeout > o.Timeout {
 		f.add(s.ID, "Timeout", "%v is not in 0 to Options.Timeout, %v", s.Timeout, o.Timeout)
 	}

@@ -2,80 +2,18 @@ package outhook
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// Headers of Standard Webhooks 1.0.0.
-const (
-	headerID        = "Webhook-Id"
-	headerTimestamp = "Webhook-Timestamp"
-	headerSignature = "Webhook-Signature"
-)
-
-const (
-	secretPrefix = "whsec_" // of a symmetric Standard Webhooks secret
-	minSecret    = 24       // bytes
-	maxSecret    = 64
-)
-
-// A Key signs the requests to a subscriber, and verifies them at the receiver.
-type Key struct {
-	// Secret is, for Standard Webhooks, "whsec_" and 24 to 64 random bytes in
-	// base64, as made by [GenerateKey]. Each customer has secrets of its own.
-	Secret Secret
-
-	// Scheme names the [Signer] in Options.Signers that signs with this key.
-	// Empty: Standard Webhooks.
-	Scheme string
-
-	// Expires ends the key's use, for rotation. Zero: never. Without a Directory,
-	// deliveries that wait keep the keys that they were sent with, also when
-	// they are replayed: let old keys live longer than the retry schedule.
-	Expires time.Time
-}
-
-// GenerateKey makes a Standard Webhooks key of 32 bytes from crypto/rand.
-func GenerateKey() Key {
-	b := make([]byte, 32)
-	rand.Read(b) // never fails: it ends the program instead
-	return Key{Secret: NewSecret(secretPrefix + base64.StdEncoding.EncodeToString(b))}
-}
-
-// ParseKey returns the Standard Webhooks key of a secret such as "whsec_MfKQ9…".
-// The error says what is wrong with it and does not repeat it.
-func ParseKey(secret string) (Key, error) {
-	if _, err := decodeSecret(secret); err != nil {
-		return Key{}, fmt.Errorf("outhook: parse key: %w", err)
-	}
-	return Key{Secret: NewSecret(secret)}, nil
-}
-
-// live reports whether the key may be used at an instant.
-func (k Key) live(now time.Time) bool { return k.Expires.IsZero() || now.Before(k.Expires) }
-
-func decodeSecret(secret string) ([]byte, error) {
-	encoded, ok := strings.CutPrefix(secret, secretPrefix)
-	if !ok {
-		return nil, errors.New("the secret does not begin with whsec_")
-	}
-	b, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil {
-		return nil, errors.New("the secret behind whsec_ is not base64")
-	}
-	if len(b) < minSecret || len(b) > maxSecret {
-		return nil, fmt.Errorf("the secret has %d bytes, not %d to %d", len(b), minSecret, maxSecret)
-	}
-	return b, nil
-}
 
 // A Message is what a signature covers.
 type Message struct {
@@ -88,26 +26,62 @@ type Message struct {
 //
 // Sign is called once for each attempt with the subscriber's live keys of that
 // scheme, the current one first, at least one. It may be called concurrently.
+// It may ask a service that holds the keys: ctx ends with the attempt.
 // An error, or a panic, fails the attempt, to be retried. It must not keep the
 // message or the keys, and must not put a key into an error.
+//
+// A Signer may have two further methods. CheckKey(Key) error is asked by Send whether
+// a key is well formed, and Headers() []string which headers a subscriber or payload
+// may not set, as Sign does.
 type Signer interface {
 	Sign(ctx context.Context, m Message, keys []Key) (http.Header, error)
 }
 
-// StandardWebhooks signs with HMAC-SHA256 as Standard Webhooks 1.0.0 specifies
-// for symmetric signatures: the base64 of the HMAC of "id.timestamp.body", with the
-// prefix "v1,", for each key, separated by spaces, in webhook-signature. It sets
-// webhook-id and webhook-timestamp too.
+// A Scheme is a Signer that can also verify what it signed, for [Verifier]. Those
+// that are built in are Schemes.
+type Scheme interface {
+	Signer
+
+	// Verify returns what a request says of itself if it is signed by one of
+	// the keys, of which there is at least one. The Message has a zero Time if
+	// the scheme signs none. Signatures are compared in constant time. An error
+	// matches [ErrHeader], [ErrKey] or [ErrSignature]; with the latter, the
+	// Message is what the request claims.
+	Verify(header http.Header, body []byte, keys []Key) (Message, error)
+}
+
+// schemes are those that are built in, by the names that Key.Scheme has.
+func schemes() map[string]Scheme {
+	return map[string]Scheme{
+		"":        StandardWebhooks{},
+		"github":  GitHub(),
+		"shopify": Shopify(),
+		"slack":   Slack(),
+		"stripe":  Stripe{},
+	}
+}
+
+// Headers of Standard Webhooks 1.0.0.
+const (
+	headerID        = "Webhook-Id"
+	headerTimestamp = "Webhook-Timestamp"
+	headerSignature = "Webhook-Signature"
+)
+
+// StandardWebhooks signs as Standard Webhooks 1.0.0 specifies: in webhook-signature,
+// for each key and separated by spaces, the base64 of the signature of
+// "id.timestamp.body", with the prefix "v1," for HMAC-SHA256 by a key "whsec_…" and
+// "v1a," for Ed25519 by a key "whsk_…". It sets webhook-id and webhook-timestamp too.
 //
 // See https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md.
 type StandardWebhooks struct{}
 
-var _ Signer = StandardWebhooks{}
+var _ Scheme = StandardWebhooks{}
 
 // Sign implements [Signer].
 func (StandardWebhooks) Sign(_ context.Context, m Message, keys []Key) (http.Header, error) {
 	timestamp := m.timestamp()
-	signature, err := signV1(m, timestamp, keys)
+	signature, err := signStandard(m, timestamp, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -118,22 +92,106 @@ func (StandardWebhooks) Sign(_ context.Context, m Message, keys []Key) (http.Hea
 	}, nil
 }
 
+// CheckKey returns an error that matches [ErrKey] if the key cannot sign.
+func (StandardWebhooks) CheckKey(key Key) error {
+	k, err := decodeKey(key.Secret.Reveal())
+	if err == nil && k.hmac == nil && k.private == nil {
+		err = keyFault("a public key cannot sign")
+	}
+	return err
+}
+
+// Verify implements [Scheme].
+func (StandardWebhooks) Verify(header http.Header, body []byte, keys []Key) (m Message, err error) {
+	if m.ID, err = single(header, headerID); err != nil {
+		return Message{}, err
+	}
+	timestamp, err := single(header, headerTimestamp)
+	if err != nil {
+		return Message{}, err
+	}
+	signatures, err := single(header, headerSignature)
+	if err != nil {
+		return Message{}, err
+	}
+	if m.Time, err = parseTimestamp(headerTimestamp, timestamp); err != nil {
+		return Message{}, err
+	}
+	m.Body = body
+	list := strings.Split(signatures, " ")
+	if len(list) > maxKeys {
+		return Message{}, fmt.Errorf("%w: more than %d signatures", ErrHeader, maxKeys)
+	}
+	for _, key := range keys {
+		k, err := decodeKey(key.Secret.Reveal())
+		if err != nil {
+			return Message{}, err
+		}
+		if k.verifies(list, m.ID, timestamp, body) {
+			return m, nil
+		}
+	}
+	return m, ErrSignature
+}
+
+// verifies reports whether one of the signatures is by this key, by the one
+// algorithm that it is for.
+func (k *standardKey) verifies(signatures []string, id, timestamp string, body []byte) bool {
+	version, content := "v1,", []byte(nil)
+	if k.hmac != nil {
+		content = sumV1(k.hmac, id, timestamp, body)
+	} else {
+		version, content = "v1a,", contentV1(id, timestamp, body)
+	}
+	for _, signature := range signatures {
+		encoded, ok := strings.CutPrefix(signature, version)
+		if !ok {
+			continue // of another version
+		}
+		got, err := base64.StdEncoding.Strict().DecodeString(encoded)
+		switch {
+		case err != nil:
+		case k.hmac != nil && hmac.Equal(got, content):
+			return true
+		case k.public != nil && ed25519.Verify(k.public, content, got):
+			return true
+		}
+	}
+	return false
+}
+
 // timestamp is the time as the webhook-timestamp header has it.
 func (m *Message) timestamp() string { return strconv.FormatInt(m.Time.Unix(), 10) }
 
-// signV1 returns the value of webhook-signature.
-func signV1(m Message, timestamp string, keys []Key) (string, error) {
+func parseTimestamp(header, s string) (time.Time, error) {
+	seconds, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || strconv.FormatInt(seconds, 10) != s {
+		return time.Time{}, fmt.Errorf("%w: %s has no number of seconds", ErrHeader, header)
+	}
+	return time.Unix(seconds, 0), nil
+}
+
+// signStandard returns the value of webhook-signature.
+func signStandard(m Message, timestamp string, keys []Key) (string, error) {
 	signature := make([]byte, 0, len(keys)*(len("v1,")+base64.StdEncoding.EncodedLen(sha256.Size)+1))
 	for _, key := range keys {
-		secret, err := decodeSecret(key.Secret.Reveal())
+		k, err := decodeKey(key.Secret.Reveal())
 		if err != nil {
 			return "", err
 		}
 		if len(signature) > 0 {
 			signature = append(signature, ' ')
 		}
-		signature = append(signature, "v1,"...)
-		signature = base64.StdEncoding.AppendEncode(signature, sumV1(secret, m.ID, timestamp, m.Body))
+		switch {
+		case k.hmac != nil:
+			signature = append(signature, "v1,"...)
+			signature = base64.StdEncoding.AppendEncode(signature, sumV1(k.hmac, m.ID, timestamp, m.Body))
+		case k.private != nil:
+			signature = append(signature, "v1a,"...)
+			signature = base64.StdEncoding.AppendEncode(signature, ed25519.Sign(k.private, contentV1(m.ID, timestamp, m.Body)))
+		default:
+			return "", keyFault("a public key cannot sign")
+		}
 	}
 	return string(signature), nil
 }
@@ -141,11 +199,20 @@ func signV1(m Message, timestamp string, keys []Key) (string, error) {
 // sumV1 is the HMAC of the signed content of Standard Webhooks.
 func sumV1(secret []byte, id, timestamp string, body []byte) []byte {
 	h := hmac.New(sha256.New, secret)
-	buffer := make([]byte, 0, 128)
-	buffer = append(append(append(append(buffer, id...), '.'), timestamp...), '.')
+	buffer := appendV1(make([]byte, 0, 128), id, timestamp)
 	h.Write(buffer)
 	h.Write(body)
 	return h.Sum(buffer[:0])
+}
+
+// contentV1 is the signed content of Standard Webhooks.
+func contentV1(id, timestamp string, body []byte) []byte {
+	b := make([]byte, 0, len(id)+len(timestamp)+len(body)+2)
+	return append(appendV1(b, id, timestamp), body...)
+}
+
+func appendV1(b []byte, id, timestamp string) []byte {
+	return append(append(append(append(b, id...), '.'), timestamp...), '.')
 }
 
 // checkKeys reports the faults of a subscriber's keys.
@@ -153,15 +220,18 @@ func checkKeys(s *Subscriber, signers map[string]Signer, now time.Time, f *fault
 	live := 0
 	for i, key := range s.Keys {
 		field := fmt.Sprintf("Keys[%d]", i)
-		if signers[key.Scheme] == nil {
-			f.add(s.ID, field, "its Scheme is not in Options.Signers")
-		} else if _, standard := signers[key.Scheme].(StandardWebhooks); standard {
-			if _, err := decodeSecret(key.Secret.Reveal()); err != nil {
-				f.add(s.ID, field, "%v", err)
-			}
-		}
 		if key.live(now) {
 			live++
+		}
+		signer := signers[key.Scheme]
+		if signer == nil {
+			f.add(s.ID, field, "its Scheme is not in Options.Signers")
+			continue
+		}
+		if checker, ok := signer.(interface{ CheckKey(Key) error }); ok {
+			if err := checkKey(checker, key); err != nil {
+				*f = append(*f, &FieldError{Subscriber: s.ID, Field: field, Reason: err.Error(), cause: err})
+			}
 		}
 	}
 	switch {
@@ -171,6 +241,32 @@ func checkKeys(s *Subscriber, signers map[string]Signer, now time.Time, f *fault
 		f.add(s.ID, "Keys", "there is no live key; set Unsigned for a receiver that needs none")
 	case len(s.Keys) > 0 && s.Unsigned:
 		f.add(s.ID, "Unsigned", "is set together with Keys")
+	}
+}
+
+func checkKey(checker interface{ CheckKey(Key) error }, key Key) (err error) {
+	defer containPanic("the signer", &err)
+	return checker.CheckKey(key)
+}
+
+// checkSchemeHeaders reports the names in a header that the schemes of a subscriber's
+// keys set.
+func checkSchemeHeaders(s *Subscriber, field string, h http.Header, signers map[string]Signer, f *faults) {
+	if len(h) == 0 {
+		return
+	}
+	own := make(map[string]bool)
+	for _, key := range s.Keys {
+		if namer, ok := signers[key.Scheme].(interface{ Headers() []string }); ok {
+			for _, name := range namer.Headers() {
+				own[http.CanonicalHeaderKey(name)] = true
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		if canonical := http.CanonicalHeaderKey(name); own[canonical] {
+			f.add(s.ID, field, "%s belongs to the signature", canonical)
+		}
 	}
 }
 

@@ -19,13 +19,19 @@ type vector struct {
 	Timestamp                           int64
 }
 
-// vectorsV1 returns those of Standard Webhooks with a symmetric key.
-func vectorsV1(t *testing.T) []vector {
+// vectors returns all of them.
+func vectors(t *testing.T) []vector {
 	text, err := os.ReadFile("testdata/signature-vectors.json")
 	require.NoError(t, err)
 	var file struct{ Vectors []vector }
 	require.NoError(t, json.Unmarshal(text, &file))
-	list := slices.DeleteFunc(file.Vectors, func(v vector) bool { return !strings.HasPrefix(v.Signature, "v1,") })
+	require.Len(t, file.Vectors, 4)
+	return file.Vectors
+}
+
+// vectorsV1 returns those of Standard Webhooks with a symmetric key.
+func vectorsV1(t *testing.T) []vector {
+	list := slices.DeleteFunc(vectors(t), func(v vector) bool { return !strings.HasPrefix(v.Signature, "v1,") })
 	require.NotEmpty(t, list)
 	return list
 }
@@ -62,7 +68,7 @@ func TestSignRotation(t *testing.T) {
 
 func TestSignFaultyKey(t *testing.T) {
 	_, err := StandardWebhooks{}.Sign(t.Context(), Message{ID: "e"}, []Key{GenerateKey(), {Secret: NewSecret("hidden")}})
-	require.EqualError(t, err, "the secret does not begin with whsec_")
+	require.EqualError(t, err, "the secret does not begin with whsec_, whsk_ or whpk_")
 }
 
 // whsec returns a Standard Webhooks secret of n bytes.
@@ -76,12 +82,15 @@ func TestParseKey(t *testing.T) {
 		{"24 bytes", whsec(24), ""},
 		{"64 bytes", whsec(64), ""},
 		{"65 bytes", whsec(65), "outhook: parse key: the secret has 65 bytes, not 24 to 64"},
-		{"empty", "", "outhook: parse key: the secret does not begin with whsec_"},
+		{"empty", "", "outhook: parse key: the secret does not begin with whsec_, whsk_ or whpk_"},
 		{"prefix alone", "whsec_", "outhook: parse key: the secret has 0 bytes, not 24 to 64"},
-		{"no prefix", whsec(32)[6:], "outhook: parse key: the secret does not begin with whsec_"},
-		{"prefix in capitals", "WHSEC_" + whsec(32)[6:], "outhook: parse key: the secret does not begin with whsec_"},
-		{"space before", " " + whsec(32), "outhook: parse key: the secret does not begin with whsec_"},
-		{"private key", "whsk_" + whsec(32)[6:], "outhook: parse key: the secret does not begin with whsec_"},
+		{"no prefix", whsec(32)[6:], "outhook: parse key: the secret does not begin with whsec_, whsk_ or whpk_"},
+		{"prefix in capitals", "WHSEC_" + whsec(32)[6:], "outhook: parse key: the secret does not begin with whsec_, whsk_ or whpk_"},
+		{"space before", " " + whsec(32), "outhook: parse key: the secret does not begin with whsec_, whsk_ or whpk_"},
+		{"private key of 32 bytes", "whsk_" + whsec(32)[6:], "outhook: parse key: the private key has 32 bytes, not 64"},
+		{"halves that do not belong together", "whsk_" + whsec(64)[6:], "outhook: parse key: the halves of the private key do not belong together"},
+		{"public key of 31 bytes", "whpk_" + whsec(31)[6:], "outhook: parse key: the public key has 31 bytes, not 32"},
+		{"public key", "whpk_" + whsec(32)[6:], ""},
 		{"no base64", "whsec_!!!!", "outhook: parse key: the secret behind whsec_ is not base64"},
 		{"no padding", strings.TrimRight(whsec(32), "="), "outhook: parse key: the secret behind whsec_ is not base64"},
 		{"base64url", "whsec_" + base64.URLEncoding.EncodeToString([]byte(strings.Repeat("\xff", 24))), "outhook: parse key: the secret behind whsec_ is not base64"},
@@ -107,9 +116,9 @@ func TestGenerateKey(t *testing.T) {
 		secret := GenerateKey().Secret.Reveal()
 		require.False(t, seen[secret])
 		seen[secret] = true
-		b, err := decodeSecret(secret)
+		k, err := decodeKey(secret)
 		require.NoError(t, err)
-		require.Len(t, b, 32)
+		require.Len(t, k.hmac, 32)
 	}
 }
 
@@ -150,7 +159,7 @@ func TestCheckKeys(t *testing.T) {
 		{"expired", []Key{expired}, false, `outhook: subscriber "s": Keys: there is no live key; set Unsigned for a receiver that needs none`},
 		{"unsigned with key", []Key{live}, true, `outhook: subscriber "s": Unsigned: is set together with Keys`},
 		{"unknown scheme", []Key{{Scheme: "no"}}, false, `outhook: subscriber "s": Keys[0]: its Scheme is not in Options.Signers`},
-		{"faulty", []Key{live, {}}, false, `outhook: subscriber "s": Keys[1]: the secret does not begin with whsec_`},
+		{"faulty", []Key{live, {}}, false, `outhook: subscriber "s": Keys[1]: the secret does not begin with whsec_, whsk_ or whpk_`},
 		{"16", slices.Repeat([]Key{live}, 16), false, ""},
 		{"17", slices.Repeat([]Key{live}, 17), false, `outhook: subscriber "s": Keys: 17 keys are more than 16`},
 	} {

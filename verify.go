@@ -1,175 +1,127 @@
 package outhook
 
 import (
-	"context"
-	"crypto/hmac"
-	"encoding/base64"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 )
 
 // Faults that Verify finds, for [errors.Is].
 var (
-	// ErrHeader: a webhook-* header is missing, stands twice or is malformed.
+	// ErrHeader: a header of the signature is missing, stands twice or is malformed.
 	ErrHeader = errors.New("outhook: webhook header missing, repeated or malformed")
 	// ErrTimestamp: the timestamp is further from now than the tolerance.
 	ErrTimestamp = errors.New("outhook: webhook timestamp out of tolerance")
 	// ErrSignature: no signature is by one of the keys.
 	ErrSignature = errors.New("outhook: webhook signature does not match")
+	// ErrKey: a key, of sender or receiver, is malformed: of the wrong length, say.
+	ErrKey = errors.New("outhook: malformed key")
 )
 
-// A Verifier is the receiver's side: it checks the signatures of Standard
-// Webhooks 1.0.0 requests. It may be used concurrently, and must not be changed
-// then: to rotate keys, put another in its place.
+// A Verifier is the receiver's side: it checks the signatures of requests, of
+// Standard Webhooks 1.0.0 and of all other schemes. It may be used concurrently, and
+// must not be changed then: to rotate keys, put another in its place.
 type Verifier struct {
 	// Keys are accepted, each, until it expires: the current one and those
-	// being rotated out. Required.
+	// being rotated out, also of several schemes. Required.
 	Keys []Key
 
+	// Schemes are further schemes by the name that Key.Scheme has. One under a
+	// name that is built in takes its place. Nil: those that are built in alone.
+	Schemes map[string]Scheme
+
 	// Tolerance bounds how far the timestamp may be from now, before and
-	// after. Zero: 5 min.
+	// after, if the scheme signs one. Zero: 5 min.
 	Tolerance time.Duration
 
-	// MaxBody bounds the body that Handler reads, in bytes. Zero: 1 MiB.
+	// MaxBody bounds the body that Handler and Middleware read, in bytes. Zero: 1 MiB.
 	MaxBody int64
+
+	// Deduplicator sees to it that Handler hands on an event once, by its ID.
+	// Nil: a [MemoryDeduplicator] of 10,000 IDs for each Handler.
+	Deduplicator Deduplicator
+
+	// Refused is told why Handler or Middleware refused a request: a fault of
+	// Verify, of the body, or of what handles the event. The response does not
+	// say it. Nil: nobody is told.
+	Refused func(r *http.Request, err error)
 }
 
-// Verify returns nil if one of the signatures in the header is by one of the
-// keys, and an error that matches [ErrHeader], [ErrTimestamp] or [ErrSignature]
-// otherwise, or none of them if a key is malformed. body must be the very bytes
-// that were received. Comparison takes constant time.
+// Verify returns nil if the request is signed by one of the keys, and otherwise an
+// error that matches [ErrHeader], [ErrTimestamp], [ErrSignature] or [ErrKey]. body
+// must be the very bytes that were received. Signatures are compared in constant time.
 func (v *Verifier) Verify(header http.Header, body []byte) error {
+	_, err := v.message(header, body)
+	return err
+}
+
+// message verifies a request and returns what is signed of it.
+func (v *Verifier) message(header http.Header, body []byte) (Message, error) {
 	now := time.Now()
-	id, err := single(header, headerID)
-	if err != nil {
-		return err
+	failed := error(nil)
+	for i, key := range v.Keys {
+		if hasScheme(v.Keys[:i], key.Scheme) {
+			continue
+		}
+		scheme := v.scheme(key.Scheme)
+		if scheme == nil {
+			return Message{}, fmt.Errorf("%w: its scheme %q is not in Verifier.Schemes", ErrKey, clip(key.Scheme))
+		}
+		var keys []Key
+		for _, k := range v.Keys[i:] {
+			if k.Scheme == key.Scheme && k.live(now) {
+				keys = append(keys, k)
+			}
+		}
+		if len(keys) == 0 {
+			continue
+		}
+		m, err := scheme.Verify(header, body, keys)
+		if err == nil || errors.Is(err, ErrSignature) {
+			err = cmp.Or(v.checkTime(m.Time, now), err)
+		}
+		switch {
+		case err == nil:
+			return m, nil
+		case errors.Is(err, ErrKey):
+			return Message{}, fmt.Errorf("outhook: verify: %w", err)
+		case failed == nil || errors.Is(failed, ErrHeader): // it may be signed by another scheme
+			failed = err
+		}
 	}
-	timestamp, err := single(header, headerTimestamp)
-	if err != nil {
-		return err
+	if failed == nil {
+		failed = ErrSignature // there is no live key
 	}
-	signatures, err := single(header, headerSignature)
-	if err != nil {
-		return err
+	return Message{}, failed
+}
+
+func (v *Verifier) scheme(name string) Scheme {
+	if scheme, ok := v.Schemes[name]; ok {
+		return scheme
 	}
-	seconds, err := strconv.ParseInt(timestamp, 10, 64)
-	if err != nil || strconv.FormatInt(seconds, 10) != timestamp {
-		return fmt.Errorf("%w: %s is no number of seconds", ErrHeader, headerTimestamp)
-	}
+	return schemes()[name]
+}
+
+// checkTime judges the time of a request, which may be an old one that was recorded.
+func (v *Verifier) checkTime(sent, now time.Time) error {
 	tolerance := v.Tolerance
 	if tolerance == 0 {
 		tolerance = 5 * time.Minute
 	}
-	if sent := time.Unix(seconds, 0); sent.Before(now.Add(-tolerance)) || sent.After(now.Add(tolerance)) {
+	if !sent.IsZero() && (sent.Before(now.Add(-tolerance)) || sent.After(now.Add(tolerance))) {
 		return ErrTimestamp
 	}
-
-	list := strings.Split(signatures, " ")
-	if len(list) > maxKeys {
-		return fmt.Errorf("%w: more than %d signatures", ErrHeader, maxKeys)
-	}
-	for _, key := range v.Keys {
-		if !key.live(now) || key.Scheme != "" {
-			continue
-		}
-		secret, err := decodeSecret(key.Secret.Reveal())
-		if err != nil {
-			return fmt.Errorf("outhook: verify: %w", err)
-		}
-		want := sumV1(secret, id, timestamp, body)
-		for _, signature := range list {
-			encoded, ok := strings.CutPrefix(signature, "v1,")
-			if !ok {
-				continue // of another version
-			}
-			got, err := base64.StdEncoding.DecodeString(encoded)
-			if err == nil && hmac.Equal(got, want) {
-				return nil
-			}
-		}
-	}
-	return ErrSignature
+	return nil
 }
 
 // single returns the one value of a header. Several would let a proxy and the
 // receiver see different ones.
 func single(h http.Header, name string) (string, error) {
-	values := h[name]
+	values := h[http.CanonicalHeaderKey(name)]
 	if len(values) != 1 || values[0] == "" {
 		return "", fmt.Errorf("%w: %s", ErrHeader, name)
 	}
 	return values[0], nil
-}
-
-// Handler returns a handler for the webhooks that a Dispatcher sends. It verifies
-// each request and hands the event on: with its ID, its Payload, whose Header is
-// that of the request, and, if the body is a Standard Webhooks envelope, its Type
-// and Time; [Decode] returns the data.
-//
-// It answers 204 once handle has returned nil, so that what is not done is sent
-// again; 500 if handle returned an error or panicked, or a key is malformed; 400 or
-// 401 to what does not verify, without saying why, for which Verify is there; 405 to
-// other methods than POST; 413 to a body above MaxBody. The same event can come
-// more than once, under the same ID.
-func (v *Verifier) Handler(handle func(ctx context.Context, event Event) error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		status := v.serve(w, r, handle)
-		if status == http.StatusNoContent {
-			w.WriteHeader(status)
-			return
-		}
-		http.Error(w, http.StatusText(status), status)
-	})
-}
-
-func (v *Verifier) serve(w http.ResponseWriter, r *http.Request, handle func(context.Context, Event) error) (status int) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		return http.StatusMethodNotAllowed
-	}
-	limit := v.MaxBody
-	if limit == 0 {
-		limit = 1 << 20
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if err != nil {
-		if _, large := errors.AsType[*http.MaxBytesError](err); large {
-			return http.StatusRequestEntityTooLarge
-		}
-		return http.StatusBadRequest
-	}
-	switch err := v.Verify(r.Header, body); {
-	case errors.Is(err, ErrHeader):
-		return http.StatusBadRequest
-	case errors.Is(err, ErrTimestamp), errors.Is(err, ErrSignature):
-		return http.StatusUnauthorized
-	case err != nil:
-		return http.StatusInternalServerError // a key is malformed
-	}
-	event := Event{
-		ID:      r.Header.Get(headerID),
-		Payload: &Payload{ContentType: r.Header.Get("Content-Type"), Header: r.Header, Body: body},
-	}
-	var envelope struct {
-		Type      string    `json:"type"`
-		Timestamp time.Time `json:"timestamp"`
-	}
-	if json.Unmarshal(body, &envelope) == nil {
-		event.Type, event.Time = envelope.Type, envelope.Timestamp
-	}
-	if err := contained(r.Context(), event, handle); err != nil {
-		return http.StatusInternalServerError
-	}
-	return http.StatusNoContent
-}
-
-func contained(ctx context.Context, event Event, handle func(context.Context, Event) error) (err error) {
-	defer containPanic("the handler", &err)
-	return handle(ctx, event)
 }

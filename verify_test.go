@@ -136,7 +136,9 @@ func TestVerifyKeys(t *testing.T) {
 		{"expires later", func() []Key { return []Key{expiring(time.Second)} }, []Key{a}, nil},
 		{"expired", func() []Key { return []Key{expiring(0)} }, []Key{a}, ErrSignature},
 		{"expired before another", func() []Key { return []Key{expiring(0), b} }, []Key{b}, nil},
-		{"of another scheme", func() []Key { return []Key{{Secret: a.Secret, Scheme: "x"}} }, []Key{a}, ErrSignature},
+		{"of another scheme", func() []Key { return []Key{{Secret: a.Secret, Scheme: "stripe"}} }, []Key{a}, ErrHeader},
+		{"of another scheme, too", func() []Key { return []Key{{Secret: a.Secret, Scheme: "stripe"}, a} }, []Key{a}, nil},
+		{"of an unknown scheme", func() []Key { return []Key{{Secret: a.Secret, Scheme: "x"}} }, []Key{a}, ErrKey},
 	} {
 		bubble(t, test.name, func(t *testing.T) {
 			verifier := Verifier{Keys: test.keys()}
@@ -147,7 +149,8 @@ func TestVerifyKeys(t *testing.T) {
 	bubble(t, "malformed", func(t *testing.T) {
 		verifier := Verifier{Keys: []Key{{Secret: NewSecret("hidden")}}}
 		err := verifier.Verify(signedBy(t, time.Now(), "b", a), []byte("b"))
-		require.EqualError(t, err, "outhook: verify: the secret does not begin with whsec_")
+		require.EqualError(t, err, "outhook: verify: the secret does not begin with whsec_, whsk_ or whpk_")
+		require.ErrorIs(t, err, ErrKey)
 	})
 }
 

@@ -102,6 +102,7 @@ type result struct {
 	unsent  bool // no byte has left, since the dispatcher was stopped
 	neutral bool // the failure says nothing of the receiver
 	stale   bool // a kept-alive connection was found closed
+	aborted bool // the receiver wants no further attempt of this delivery
 }
 
 // attempt makes one attempt: sign, send, classify. It never panics.
@@ -149,13 +150,27 @@ func (s *slot) attempt(c *Claim) (r result) {
 		r.err, r.neutral, r.unsent = cause, true, errors.Is(cause, errCut)
 		return r
 	}
-	s.send(&r, request(r.ctx, t, header, c.Payload.Body))
+	said := s.send(&r, request(r.ctx, t, header, c.Payload.Body))
 	r.verdict = s.d.classify(r.attempt, r.err)
+	if s.d.options.Steering && r.verdict != OK {
+		r.steer(said)
+	}
 	return r
 }
 
-// send makes the request and reads the response into r.
-func (s *slot) send(r *result, req *http.Request) {
+// steer obeys what the receiver said besides its status.
+func (r *result) steer(said string) {
+	switch said {
+	case "disable":
+		r.verdict = Gone
+	case "abort-message":
+		r.verdict, r.aborted = Permanent, true
+	}
+}
+
+// send makes the request and reads the response into r. It returns the header by
+// which a receiver may steer.
+func (s *slot) send(r *result, req *http.Request) (said string) {
 	response, err := s.roundTrip(req)
 	if err != nil {
 		if cause := context.Cause(r.ctx); cause != nil {
@@ -165,7 +180,7 @@ func (s *slot) send(r *result, req *http.Request) {
 		r.unsent = errors.Is(err, errCut) && s.asked && !s.got
 		r.neutral = errors.Is(err, errCut) || errors.Is(err, errPanic)
 		r.stale = s.reused && isClosed(err) && time.Since(r.attempt.Time) < staleWindow
-		return
+		return ""
 	}
 	defer func() { _ = response.Body.Close() }()
 	r.attempt.Status = response.StatusCode
@@ -173,6 +188,7 @@ func (s *slot) send(r *result, req *http.Request) {
 		r.attempt.RetryAfter = min(parseRetryAfter(response.Header, time.Now()), s.d.options.MaxRetryAfter)
 	}
 	s.read(r, response)
+	return response.Header.Get("Webhook-Delivery")
 }
 
 // read reads the body. The status decides, whatever becomes of it.

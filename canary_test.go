@@ -66,7 +66,7 @@ func (tp *tape) observer() Observer {
 		Cancelled:  observed,
 		Held:       observed,
 		LeaseLost:  observed,
-		Standing:   func(_ context.Context, _ string, e Effect) { tp.print(e) },
+		Standing:   func(_ context.Context, c StandingChange) { tp.print(c); tp.print(Effect{}) },
 		StoreDown:  func(_ context.Context, err error) { tp.add("store down", err.Error()) },
 	}
 }

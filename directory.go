@@ -72,6 +72,10 @@ func (w *worker) look(j *job) (_ Outcome, ready bool) {
 	current := *t
 	current.labels = j.Snapshot.target().labels
 	j.Snapshot = newSnapshot(&current)
+	if paces := pacesOf([]*job{j}); paces != nil {
+		paces[j.ID.Subscriber] = paced{kept: j.standing.Rate, wanted: t.rate, leased: 1}
+		w.d.pace(w.writes, paces)
+	}
 	return Outcome{}, true
 }
 

@@ -125,6 +125,11 @@ type Subscriber struct {
 	// this subscriber. Zero: Options.SubscriberConcurrency.
 	Concurrency int
 
+	// Rate is the pace of the attempts, over all processes that share a store
+	// which is a [StandingStore]; of one process for any other. The latest Send, or
+	// answer of the Directory, counts. Zero: no limit.
+	Rate Rate
+
 	// Ordered puts all deliveries of this subscriber in order, whatever
 	// the OrderKey of their events.
 	Ordered bool
@@ -208,6 +213,8 @@ const (
 	ReasonDisabled  = "disabled"  // its subscriber is disabled and Options.CancelDisabled is set
 	ReasonUnknown   = "unknown"   // the Directory knows no such subscriber
 	ReasonCancelled = "cancelled" // by Cancel
+	ReasonAborted   = "aborted"   // the receiver asked for it, see Options.Steering
+	ReasonFailing   = "failing"   // of a Standing: the breaker opened, or it has failed for Options.DisableAfter
 )
 
 // An Attempt records one HTTP request that was made for a delivery, or that

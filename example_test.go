@@ -889,7 +889,7 @@ func ExampleGuard() {
 	// Output:
 	// <nil>
 	// outhook: target is not allowed: plain http is not allowed
-	// outhook: target is not allowed: the address 169.254.169.254 is not public
+	// outhook: target is not allowed: 169.254.169.254 may not be called, or not at this port
 	// outhook: target is not allowed: the host name belongs to private networks
 	// <nil>
 	// outhook: target is not allowed: the address 10.99.0.7 is not public

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -29,7 +31,20 @@ import (
 )
 
 // fuzzGuards are the guards that the URL policy is fuzzed with.
-func fuzzGuards() []Guard { return []Guard{{}, {PlainHTTP: true}, DevelopmentGuard()} }
+func fuzzGuards() []Guard {
+	return []Guard{
+		{},
+		{PlainHTTP: true},
+		DevelopmentGuard(),
+		{Ports: []uint16{443, 8443}, Deny: prefixes("93.184.216.0/24", "2001:4860::/32")},
+		{
+			Ports: []uint16{443},
+			Allow: []Range{{Prefix: prefixes("10.0.0.0/8")[0], Ports: []uint16{8080}}, {Prefix: prefixes("fd00::/8")[0]}},
+			Deny:  prefixes("10.1.0.0/16"),
+			NAT64: prefixes("64:ff9b::/96", "2001:db8:64::/96"),
+		},
+	}
+}
 
 var (
 	errDialled = errors.New("dialled")
@@ -77,8 +92,9 @@ func FuzzCheckURL(f *testing.F) {
 		f.Add("https://" + host + "/")
 		f.Add("http://" + host + ":8080")
 	}
+	guards := fuzzGuards()
 	f.Fuzz(func(t *testing.T, raw string) {
-		for _, guard := range fuzzGuards() {
+		for _, guard := range guards {
 			u, err := guard.CheckURL(raw)
 			if err != nil {
 				require.ErrorIs(t, err, ErrBlocked)
@@ -121,9 +137,12 @@ func FuzzLiteral(f *testing.F) {
 			}
 		}
 	}
-	for _, s := range []string{"::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "2001:0:a00:1::", "fec0::1", "ff02::1", "3fff:ffff::1"} {
+	for _, s := range []string{"10.0.0.1", "10.1.0.1", "93.184.216.34", "::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::a00:1", "64:ff9b::a01:1", "64:ff9b::808:808", "64:ff9b::7f00:1", "2001:db8:64::808:808", "fd00::1", "2002:a00:1::", "2001:0:a00:1::", "fec0::1", "ff02::1", "3fff:ffff::1"} {
 		f.Add(netip.MustParseAddr(s).AsSlice(), uint16(0))
+		f.Add(netip.MustParseAddr(s).AsSlice(), uint16(443))
+		f.Add(netip.MustParseAddr(s).AsSlice(), uint16(8080))
 	}
+	guards := fuzzGuards()
 	f.Fuzz(func(t *testing.T, address []byte, port uint16) {
 		addr, ok := netip.AddrFromSlice(address)
 		if !ok {
@@ -137,7 +156,7 @@ func FuzzLiteral(f *testing.F) {
 		case addr.Is6():
 			hosts = []string{"[" + addr.String() + "]", "[" + addr.StringExpanded() + "]", "[" + strings.ToUpper(addr.StringExpanded()) + "]"}
 		}
-		for _, guard := range fuzzGuards() {
+		for _, guard := range guards {
 			want := dialVerdict(t, guard, addr, port)
 			for _, host := range hosts {
 				u, err := guard.CheckURL("https://" + host + ":" + strconv.Itoa(int(port)) + "/")
@@ -207,9 +226,10 @@ func FuzzRetryAfter(f *testing.F) {
 var (
 	token = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, section 5.6.2
 
-	// What the framing, the connection and the signature need, whatever else is denied.
+	// What the framing, the connection, the signature and clouds need, whatever else is denied.
 	denied = regexp.MustCompile(`^(?i:host|connection|keep-alive|proxy-connection|proxy-authorization|te|trailer|transfer-encoding|upgrade|` +
-		`content-length|content-encoding|content-type|expect|idempotency-key|x-idempotency-key|webhook-.*)$`)
+		`content-length|content-encoding|content-type|expect|idempotency-key|x-idempotency-key|webhook-.*|` +
+		`metadata-flavor|x-aws-.*|x-amz-.*|x-goog-.*|x-google-.*|x-ms-.*|x-azure-.*)$`)
 )
 
 // FuzzHeader: what checkHeader accepts is a token and a value without controls, and
@@ -218,7 +238,7 @@ var (
 func FuzzHeader(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"X-Team", "one"}, {"x!#$%&'*+-.^_`|~", "tw\to é \xff"}, {"X\r\nEvil", "a"}, {"X", "a\r\nEvil: b"}, {"X", "a\nb"}, {"X", "\x00"},
-		{"X", " padded\t"}, {"Host", "x"}, {"hOST", "x"}, {"", ""}, {"X:", "a"}, {"X ", "a"}, {"é", "a"}, {"webhook-id", "e"}, {"WEBHOOK-x", ""},
+		{"X", " padded\t"}, {"Host", "x"}, {"hOST", "x"}, {"", ""}, {"X:", "a"}, {"X ", "a"}, {"é", "a"}, {"webhook-id", "e"}, {"WEBHOOK-x", ""}, {"x-aws-ec2-metadata-token", "a"}, {"X-GOOG-a", ""}, {"Metadata-Flavor", "Google"},
 		{"user-agent", ""}, {"Transfer-Encoding", "chunked"}, {"X", strings.Repeat("a", 9000)}, {strings.Repeat("a", 9000), ""}, {"Connection", "X"},
 		{"X\u212a", "a"}, {"X", "\u2028\ufeff"},
 	} {
@@ -265,21 +285,36 @@ func FuzzHeader(f *testing.F) {
 	})
 }
 
-// FuzzKey: a key is "whsec_" and the base64 of 24 to 64 bytes, which sign; an error
+// FuzzKey: a key is "whsec_" and the base64 of 24 to 64 bytes, "whpk_" and 32, or
+// "whsk_" and the two halves of an Ed25519 key; what it signs verifies; and an error
 // does not repeat it.
 func FuzzKey(f *testing.F) {
+	private := GenerateEd25519Key().Secret.Reveal()
+	public, err := GenerateEd25519Key().Public()
+	require.NoError(f, err)
 	for _, secret := range []string{
 		whsec(24), whsec(32), whsec(64), whsec(23), whsec(65), "", "whsec_", "whsec_ AAAA\n", testSecret, strings.TrimRight(whsec(25), "="),
 		strings.ToUpper(testSecret), "whpk_" + testSecret, testSecret + "\n", testSecret + "=", testSecret + " ", "whsec_" + strings.Repeat("-_", 20),
+		private, public.Secret.Reveal(), "whsk_" + private[len("whsk_"):len(private)-3] + "A==", "whsk_" + testSecret[len("whsec_"):], "_", "whsk_", "whpk_\xff",
 	} {
 		f.Add(secret)
 	}
 	f.Fuzz(func(t *testing.T, secret string) {
 		key, err := ParseKey(secret)
-		encoded, prefixed := strings.CutPrefix(secret, "whsec_")
+		prefix, encoded, _ := strings.Cut(secret, "_")
 		b, notBase64 := base64.StdEncoding.DecodeString(encoded)
-		require.Equal(t, prefixed && notBase64 == nil && 24 <= len(b) && len(b) <= 64, err == nil)
+		good := false
+		switch prefix {
+		case "whsec":
+			good = 24 <= len(b) && len(b) <= 64
+		case "whpk":
+			good = len(b) == 32
+		case "whsk":
+			good = len(b) == 64 && bytes.Equal(b, ed25519.NewKeyFromSeed(b[:32]))
+		}
+		require.Equal(t, good && notBase64 == nil, err == nil)
 		if err != nil {
+			require.ErrorIs(t, err, ErrKey)
 			require.Equal(t, Key{}, key)
 			if len(encoded) > 8 {
 				require.NotContains(t, err.Error(), encoded)
@@ -287,9 +322,17 @@ func FuzzKey(f *testing.F) {
 			return
 		}
 		require.Equal(t, secret, key.Secret.Reveal())
-		header, err := StandardWebhooks{}.Sign(t.Context(), Message{ID: "e", Time: time.Unix(1, 0)}, []Key{key})
-		require.NoError(t, err)
-		require.Equal(t, referenceSignature(b, "e", 1, nil), header.Get("Webhook-Signature"))
+		verifier := Verifier{Keys: []Key{key}}
+		public, err := key.Public()
+		require.Equal(t, prefix != "whsec", err == nil)
+		if err == nil {
+			verifier.Keys[0] = public
+		}
+		header, err := StandardWebhooks{}.Sign(t.Context(), Message{ID: "e", Time: time.Now()}, []Key{key})
+		require.Equal(t, prefix != "whpk", err == nil)
+		if err == nil {
+			require.NoError(t, verifier.Verify(header, nil))
+		}
 	})
 }
 
@@ -357,37 +400,127 @@ func FuzzVerify(f *testing.F) {
 		for i := range uint(8 * len(header.Get("Webhook-Timestamp"))) {
 			require.Error(t, with("Webhook-Timestamp", string(flip([]byte(header.Get("Webhook-Timestamp")), i))))
 		}
-		flipped := string(flip([]byte(signature), bit))
-		got, notBase64 := base64.StdEncoding.DecodeString(strings.TrimPrefix(flipped, "v1,"))
-		want, _ := base64.StdEncoding.DecodeString(signature[len("v1,"):])
-		if notBase64 != nil || !bytes.Equal(got, want) { // base64 has bits that say nothing
-			require.ErrorIs(t, with("Webhook-Signature", flipped), ErrSignature)
-		}
+		require.ErrorIs(t, with("Webhook-Signature", string(flip([]byte(signature), bit))), ErrSignature)
 		require.NoError(t, with("Webhook-Signature", "v1a,"+signature[3:]+" v1,x "+signature), "among others")
 		other := Verifier{Keys: []Key{keyOf(flip(raw, bit))}, Tolerance: verifier.Tolerance}
 		require.ErrorIs(t, other.Verify(header, body), ErrSignature)
 	})
 }
 
-// FuzzVerifyHeader: no header that was not signed is accepted.
+// A fuzzScheme is one that FuzzSchemes signs and verifies with, and which headers it signs
+// besides the body.
+type fuzzScheme struct {
+	name          string
+	sign, verify  Key
+	id, timestamp string // empty: it does not sign them
+	signature     string
+}
+
+var fuzzOwn = HMAC{Header: "X-Own", Base64: true, Content: "{id}|{body}|{timestamp}|{id}"}
+
+// fuzzSchemes are the schemes with keys that are made of any bytes.
+func fuzzSchemes(t *testing.T, raw []byte) []fuzzScheme {
+	sum := sha256.Sum256(raw)
+	text := func(scheme string) Key { return Key{Scheme: scheme, Secret: NewSecret("x" + string(raw))} }
+	symmetric := standardKey{hmac: sum[:]}.key()
+	private := standardKey{private: ed25519.NewKeyFromSeed(sum[:])}.key()
+	public, err := private.Public()
+	require.NoError(t, err)
+	return []fuzzScheme{
+		{"", symmetric, symmetric, "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
+		{"", private, public, "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
+		{"github", text("github"), text("github"), "", "", "X-Hub-Signature-256"},
+		{"shopify", text("shopify"), text("shopify"), "", "", "X-Shopify-Hmac-Sha256"},
+		{"slack", text("slack"), text("slack"), "", "X-Slack-Request-Timestamp", "X-Slack-Signature"},
+		{"stripe", text("stripe"), text("stripe"), "", "", "Stripe-Signature"}, // which holds the time
+		{"own", text("own"), text("own"), "Webhook-Id", "Webhook-Timestamp", "X-Own"},
+	}
+}
+
+// FuzzSchemes: what any of the schemes signs verifies, and with a bit flipped of what
+// it signs, or of the signature, it does not.
+func FuzzSchemes(f *testing.F) {
+	f.Add("e", []byte("{}"), uint(0), []byte("key"))
+	f.Add("\xff|.", []byte{}, uint(61), []byte{})
+	f.Add("{body}{id}", []byte("{timestamp}|"), uint(1000), []byte("\x00\n"))
+	schemes := map[string]Scheme{"own": fuzzOwn}
+	f.Fuzz(func(t *testing.T, id string, body []byte, bit uint, raw []byte) {
+		if id == "" {
+			return
+		}
+		others := fuzzSchemes(t, append(bytes.Clone(raw), 'x'))
+		for i, s := range fuzzSchemes(t, raw) {
+			verifier := Verifier{Keys: []Key{s.verify}, Schemes: schemes}
+			header, err := verifier.scheme(s.name).Sign(t.Context(), Message{ID: id, Time: time.Now(), Body: body}, []Key{s.sign})
+			require.NoError(t, err)
+			require.NoError(t, verifier.Verify(header, body), s.name)
+			require.ErrorIs(t, (&Verifier{Keys: []Key{others[i].verify}, Schemes: schemes}).Verify(header, body), ErrSignature, s.name)
+
+			require.ErrorIs(t, verifier.Verify(header, append(bytes.Clone(body), 0)), ErrSignature, s.name)
+			if len(body) > 0 {
+				require.ErrorIs(t, verifier.Verify(header, flip(body, bit)), ErrSignature, s.name)
+			}
+			for _, name := range []string{s.id, s.timestamp, s.signature} {
+				if name == "" {
+					continue
+				}
+				changed := header.Clone()
+				before := header.Get(name)
+				after := string(flip([]byte(before), bit))
+				if s.sameHex(before, after) {
+					continue
+				}
+				changed[name] = []string{after}
+				require.Error(t, verifier.Verify(changed, body), "%s: %s: %q", s.name, name, after)
+				changed[name] = []string{before, before}
+				require.ErrorIs(t, verifier.Verify(changed, body), ErrHeader, "%s: twice", s.name)
+			}
+		}
+	})
+}
+
+// sameHex reports whether two signatures differ in the case of their letters alone,
+// where they are in hex.
+func (s fuzzScheme) sameHex(a, b string) bool {
+	switch s.name {
+	case "github", "slack", "stripe":
+		return strings.EqualFold(a, b) && strings.Count(a, "v") == strings.Count(b, "v")
+	}
+	return false
+}
+
+// FuzzVerifyHeader: no header that was not signed is accepted, by any scheme.
 func FuzzVerifyHeader(f *testing.F) {
-	signed := whsec(32)
 	f.Add("e", "1", "v1,AAAA")
 	f.Add("e", "9223372036854775807", "v1, v1,= v1a,x ,")
 	f.Add("e", "-9223372036854775808", strings.Repeat("v1, ", 15)+"v1,")
-	f.Add("e", "1", referenceSignature([]byte(signed), "e", 1, []byte("{}")))
+	f.Add("e", "1", referenceSignature([]byte("another"), "e", 1, []byte("{}")))
 	f.Add("e", "01", "v1,"+strings.Repeat("A", 43)+"=")
 	f.Add("e", " 1", "V1,AAAA\tv1,AAAA")
+	f.Add("e", "1", "v1a,"+strings.Repeat("A", 86)+"==")
+	f.Add("e", "1", "t=1,v1="+strings.Repeat("0", 64))
+	f.Add("e", "1", "t=1,t=1,v0=x,v1,v1="+strings.Repeat(",v1=", 20))
+	f.Add("e", "1", "sha256="+strings.Repeat("0", 64))
+	f.Add("e", "1", "v0="+strings.Repeat("0", 62))
 	f.Add("", "", "")
-	verifier := Verifier{Keys: []Key{GenerateKey()}, Tolerance: 1<<63 - 1}
+	schemes := map[string]Scheme{"own": fuzzOwn}
+	raw := []byte(rand.Text())
 	f.Fuzz(func(t *testing.T, id, timestamp, signature string) {
-		h := http.Header{"Webhook-Id": {id}, "Webhook-Timestamp": {timestamp}, "Webhook-Signature": {signature}}
-		err := verifier.Verify(h, []byte("{}"))
-		require.True(t, errors.Is(err, ErrHeader) || errors.Is(err, ErrTimestamp) || errors.Is(err, ErrSignature), err)
-		number, notNumber := strconv.ParseInt(timestamp, 10, 64)
-		if id == "" || signature == "" || notNumber != nil || strconv.FormatInt(number, 10) != timestamp {
-			require.ErrorIs(t, err, ErrHeader)
+		all := Verifier{Schemes: schemes, Tolerance: 1<<63 - 1}
+		h := http.Header{"Webhook-Id": {id}, "Webhook-Timestamp": {timestamp}, "X-Slack-Request-Timestamp": {timestamp}}
+		for _, s := range fuzzSchemes(t, raw) {
+			h[s.signature] = []string{signature}
+			one := Verifier{Keys: []Key{s.verify}, Schemes: schemes, Tolerance: 1<<63 - 1}
+			all.Keys = append(all.Keys, s.verify)
+			err := one.Verify(h, []byte("{}"))
+			require.True(t, errors.Is(err, ErrHeader) || errors.Is(err, ErrTimestamp) || errors.Is(err, ErrSignature), "%s: %v", s.name, err)
+			number, notNumber := strconv.ParseInt(timestamp, 10, 64)
+			if signature == "" || s.id != "" && id == "" || s.timestamp != "" && (notNumber != nil || strconv.FormatInt(number, 10) != timestamp) {
+				require.ErrorIs(t, err, ErrHeader, s.name)
+			}
 		}
+		err := all.Verify(h, []byte("{}"))
+		require.True(t, errors.Is(err, ErrHeader) || errors.Is(err, ErrTimestamp) || errors.Is(err, ErrSignature), err)
 	})
 }
 

@@ -2,6 +2,7 @@ package outhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -230,10 +232,13 @@ func (g Guard) checkHost(hostport string, port uint16) (string, error) {
 	return name + hostport[len(host):], nil
 }
 
-// checkLiteral judges an address in a URL. What it says does not depend on the
-// network, as what CheckAddr says of a name's address does.
+// checkLiteral judges an address in a URL. It does not say why: that would tell a
+// customer what is in Deny.
 func (g Guard) checkLiteral(addr netip.Addr, port uint16) error {
-	return g.CheckAddr(netip.AddrPortFrom(addr, port))
+	if g.CheckAddr(netip.AddrPortFrom(addr, port)) != nil {
+		return block("%v may not be called, or not at this port", addr)
+	}
+	return nil
 }
 
 // mayCall reports whether a port may be called at any address.
@@ -286,6 +291,30 @@ func (g Guard) control(_ context.Context, network, address string, _ syscall.Raw
 	}
 	return g.CheckAddr(target)
 }
+
+// dial connects as the dialer does. A name may have addresses of both kinds, and the
+// dialer returns the error of the first: if an allowed one was tried, too, it is that
+// one's being out of reach that counts, which may pass.
+func (g Guard) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := g.dialer()
+	var allowed atomic.Bool
+	if judge := d.ControlContext; judge != nil {
+		d.ControlContext = func(ctx context.Context, network, address string, c syscall.RawConn) error {
+			err := judge(ctx, network, address, c)
+			if err == nil {
+				allowed.Store(true)
+			}
+			return err
+		}
+	}
+	conn, err := d.DialContext(ctx, network, address)
+	if errors.Is(err, ErrBlocked) && allowed.Load() {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: errOutOfReach}
+	}
+	return conn, err
+}
+
+var errOutOfReach = errors.New("no address that is allowed could be connected to")
 
 // dialer returns the dialer that the default transport connects with. net/http
 // goes on dialling when the attempt has ended, so that it needs a bound of its own.

@@ -123,12 +123,12 @@ func TestGuardURLReasons(t *testing.T) {
 		{"hexadecimal address behind a name", Guard{}, "https://example.0x7f000001/", "the host name ends in a number but is no address"},
 		{"not quite a number", Guard{}, "https://example.0xg/", ""},
 		{"underscore", Guard{}, "https://a_b.example.com/", ""},
-		{"address", Guard{}, "https://10.0.0.1/", "the address 10.0.0.1 is not public"},
+		{"address", Guard{}, "https://10.0.0.1/", "10.0.0.1 may not be called"},
 		{"private name", Guard{}, "https://localhost/", "the host name belongs to private networks"},
 		{"private name, any range allowed", Guard{Allow: ranges("10.0.0.0/8")}, "https://localhost/", ""},
 		{"address in a range", Guard{Allow: ranges("10.0.0.0/8")}, "https://10.0.0.1/", ""},
 		{"mapped address in a range", Guard{Allow: ranges("10.0.0.0/8")}, "https://[::ffff:10.0.0.1]/", ""},
-		{"address beside the range", Guard{Allow: ranges("10.0.0.0/8")}, "https://127.0.0.1/", "the address 127.0.0.1 is not public"},
+		{"address beside the range", Guard{Allow: ranges("10.0.0.0/8")}, "https://127.0.0.1/", "127.0.0.1 may not be called"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := test.guard.CheckURL(test.url)
@@ -168,7 +168,7 @@ func TestGuardHost(t *testing.T) {
 		"[2a00:1450:4001::1%]":   "the host is no IPv6 address",
 		"2a00:1450:4001::1]":     "the host is no IPv6 address",
 		"[]":                     "the host is no IPv6 address",
-		"[2a00:1450:4001::1%lo]": "2a00:1450:4001::1%lo has a zone, or is no address",
+		"[2a00:1450:4001::1%lo]": "2a00:1450:4001::1%lo may not be called, or not at this port",
 		"ex ample.com":           "the host name holds other characters than letters, digits, '-' and '_'",
 	} {
 		t.Run(hostport, func(t *testing.T) {

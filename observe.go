@@ -35,9 +35,10 @@ type Observer struct {
 	Cancelled func(ctx context.Context, o Observation) // Reason is set; not for Dispatcher.Cancel
 	Held      func(ctx context.Context, o Observation) // Reason and After are set: no Directory or Sealer could give the subscriber
 
-	// Standing is called after an outcome that paused or disabled a
-	// subscriber was stored. It is not called for Disable and Enable.
-	Standing func(ctx context.Context, subscriber string, effect Effect)
+	// Standing is called when outcomes have changed the state of a
+	// subscriber, once for each change, by one of the processes that share
+	// a store. It is not called for Disable and Enable.
+	Standing func(ctx context.Context, change StandingChange)
 
 	// LeaseLost is called when an outcome came too late: the delivery was
 	// claimed by another worker, cancelled, replayed or pruned meanwhile.
@@ -60,6 +61,13 @@ type Observation struct {
 	After   time.Duration     // until the next attempt
 	Reason  string            // of a dead, cancelled or held one
 	Detail  string            // what the guard refused: for the operator, not for a tenant
+}
+
+// A StandingChange is what an Observer is told of a subscriber.
+type StandingChange struct {
+	Standing
+	From, To SubscriberState
+	Waiting  int // pending deliveries; -1: not known
 }
 
 // observers calls those of a Dispatcher.
@@ -136,10 +144,10 @@ func (os *observers) observe(ctx context.Context, ob Observation, pick func(*Obs
 	})
 }
 
-func (os *observers) standing(ctx context.Context, subscriber string, effect Effect) {
+func (os *observers) standing(ctx context.Context, change StandingChange) {
 	os.each(func(o *Observer) {
 		if o.Standing != nil {
-			o.Standing(ctx, subscriber, effect)
+			o.Standing(ctx, change)
 		}
 	})
 }
@@ -208,12 +216,13 @@ func logObserver(logger *slog.Logger) Observer {
 		Cancelled: log(slog.LevelInfo, "delivery cancelled"),
 		Held:      log(slog.LevelDebug, "delivery held"),
 		LeaseLost: log(slog.LevelWarn, "lease lost, outcome dropped"),
-		Standing: func(ctx context.Context, subscriber string, e Effect) {
-			if e.Disable {
-				logger.WarnContext(ctx, "subscriber disabled", "subscriber", subscriber, "reason", e.Reason)
-			} else {
-				logger.InfoContext(ctx, "subscriber paused", "subscriber", subscriber, "reason", e.Reason, "for", e.Pause)
+		Standing: func(ctx context.Context, c StandingChange) {
+			level := slog.LevelInfo
+			if c.To == Disabled || c.To == Failing {
+				level = slog.LevelWarn
 			}
+			logger.Log(ctx, level, "subscriber is "+string(c.To), "subscriber", c.Subscriber, "reason", c.Reason,
+				"failures", c.Failures, "waiting", c.Waiting)
 		},
 		StoreDown: func(ctx context.Context, err error) {
 			logger.ErrorContext(ctx, "store unavailable", "error", err)

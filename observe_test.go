@@ -59,9 +59,9 @@ func TestLog(t *testing.T) {
 		for _, line := range []string{
 			`level=DEBUG msg=delivered event=e1 subscriber=good`,
 			`level=DEBUG msg="delivery failed, will retry" event=e1 subscriber=paused`,
-			`level=INFO msg="subscriber paused" subscriber=paused reason=Retry-After for=5s`,
+			`level=INFO msg="subscriber is paused" subscriber=paused reason=Retry-After failures=1`,
 			`level=WARN msg="delivery is dead" event=e1 subscriber=gone`,
-			`level=WARN msg="subscriber disabled" subscriber=gone reason=gone`,
+			`level=WARN msg="subscriber is disabled" subscriber=gone reason=gone failures=1`,
 			`level=INFO msg="delivery cancelled" event=e2 subscriber=gone`,
 			`level=WARN msg="lease lost, outcome dropped" event=e1 subscriber=lost`,
 			`level=ERROR msg="store unavailable" error="no route"`,

@@ -38,7 +38,7 @@ var optionTests = map[string]func(t *testing.T){
 			return err
 		}
 		require.ErrorContains(t, send(Guard{}), "plain http is not allowed")
-		require.ErrorContains(t, send(Guard{PlainHTTP: true}), "the address 10.1.2.3 is not public")
+		require.ErrorContains(t, send(Guard{PlainHTTP: true}), "10.1.2.3 may not be called")
 		require.NoError(t, send(Guard{PlainHTTP: true, Allow: []Range{{Prefix: netip.MustParsePrefix("10.1.0.0/16")}}}))
 	},
 	"Signers": func(t *testing.T) {
@@ -287,7 +287,80 @@ var optionTests = map[string]func(t *testing.T){
 		_, err := d.Drain(t.Context())
 		require.NoError(t, err)
 		require.Contains(t, log.String(), `msg="delivery is dead" event=e subscriber=a type=test.event target=https://a.example.com attempt=1 status=410`)
-		require.Contains(t, log.String(), `msg="subscriber disabled" subscriber=a reason=gone`)
+		require.Contains(t, log.String(), `msg="subscriber is disabled" subscriber=a reason=gone`)
+	},
+	"Breaker": func(t *testing.T) {
+		count := func(breaker Breaker) int {
+			w := &wire{answer: status(500)}
+			d := dispatcher(t, NewMemoryStore(), w, Options{Breaker: breaker, Retry: Schedule(time.Hour), SubscriberConcurrency: 1})
+			for i := range 20 {
+				send(t, d, eventID(i), subscriber("a"))
+			}
+			_, err := d.Drain(t.Context())
+			require.NoError(t, err)
+			return len(w.to(""))
+		}
+		require.Equal(t, 10, count(Breaker{}))
+		require.Equal(t, 3, count(Breaker{Failures: 3}))
+		require.Equal(t, 20, count(Breaker{Failures: -1}))
+		_, err := New(NewMemoryStore(), &Options{Breaker: Breaker{Pause: time.Hour, MaxPause: time.Minute}})
+		require.EqualError(t, err, "outhook: Options.Breaker.MaxPause: 1m0s is shorter than Pause, 1h0m0s")
+	},
+	"DisableAfter": func(t *testing.T) {
+		failing := func(after time.Duration) bool {
+			d := dispatcher(t, NewMemoryStore(), &wire{answer: status(500)}, Options{DisableAfter: after, Retry: Schedule(time.Hour, 200*time.Hour)})
+			send(t, d, "e", subscriber("a"))
+			stop := run(t, d)
+			time.Sleep(300 * time.Hour)
+			stop()
+			for s, err := range d.Standings(t.Context()) {
+				require.NoError(t, err)
+				if s.Disabled {
+					require.Equal(t, ReasonFailing, s.Reason)
+				}
+				return s.Disabled
+			}
+			return false
+		}
+		require.True(t, failing(0))
+		require.True(t, failing(time.Hour))
+		require.False(t, failing(300*time.Hour))
+		require.False(t, failing(-1))
+	},
+	"Steering": func(t *testing.T) {
+		says := func(steering bool, code int, value string) (State, string, bool) {
+			w := &wire{answer: func(*http.Request, int) (*http.Response, error) {
+				return response(code, "webhook-delivery", value), nil
+			}}
+			d := dispatcher(t, NewMemoryStore(), w, Options{Steering: steering})
+			send(t, d, "e", subscriber("a"))
+			_, err := d.Drain(t.Context())
+			require.NoError(t, err)
+			r := record(t, d, "e", "a")
+			disabled := false
+			for s := range d.Standings(t.Context()) {
+				disabled = s.Disabled
+			}
+			return r.State, r.Reason, disabled
+		}
+		for _, test := range []struct {
+			steering bool
+			code     int
+			value    string
+			state    State
+			reason   string
+			disabled bool
+		}{
+			{true, 500, "disable", Dead, ReasonGone, true},
+			{true, 400, "abort-message", Dead, ReasonAborted, false},
+			{true, 500, "something", Pending, "", false},
+			{true, 200, "disable", Delivered, "", false},
+			{false, 500, "disable", Pending, "", false},
+			{false, 500, "abort-message", Pending, "", false},
+		} {
+			state, reason, disabled := says(test.steering, test.code, test.value)
+			require.Equal(t, []any{test.state, test.reason, test.disabled}, []any{state, reason, disabled}, test)
+		}
 	},
 	"Observers": func(t *testing.T) {
 		var told []string
@@ -318,7 +391,7 @@ var optionTests = map[string]func(t *testing.T){
 			Delivered: tell("delivered"),
 			Retrying:  tell("retrying"),
 			Dead:      tell("dead"),
-			Standing:  func(_ context.Context, s string, e Effect) { told = append(told, e.Reason+" "+s) },
+			Standing:  func(_ context.Context, c StandingChange) { told = append(told, c.Reason+" "+c.Subscriber) },
 		}}})
 		for _, id := range []string{"e1", "e2"} {
 			_, err := d.Send(t.Context(), Event{ID: id, Type: "x", Labels: map[string]string{"tenant": "t1"}}, []Subscriber{subscriber("a")})
@@ -328,7 +401,7 @@ var optionTests = map[string]func(t *testing.T){
 			stop()
 		}
 		require.Equal(t, []string{
-			"sent", "attempting", "attempted", "retrying", "Retry-After a", "attempting", "attempted", "delivered",
+			"sent", "attempting", "attempted", "retrying", "Retry-After a", "attempting", "attempted", "delivered", " a", // is active again
 			"sent", "attempting", "attempted", "dead", "gone a",
 		}, told)
 	},

@@ -69,10 +69,23 @@ type Options struct {
 	// is dead. At least 3. Zero: 5.
 	MaxUnfinished int
 
-	// CancelDisabled cancels what is or becomes due to a subscriber that
-	// answered 410. By default it is held until the subscriber is enabled,
-	// as after Disable in any case.
+	// CancelDisabled cancels what is or becomes due to a subscriber that was
+	// disabled by its answers or failures. By default it is held until the
+	// subscriber is enabled, as after Disable in any case.
 	CancelDisabled bool
+
+	// Breaker pauses subscribers that fail. Zero: after 10 failures in a row, for
+	// 10 s at first and 15 min at most.
+	Breaker Breaker
+
+	// DisableAfter disables a subscriber that has failed for so long without a
+	// success. Negative: never. Zero: 5 days.
+	DisableAfter time.Duration
+
+	// Steering lets receivers say more than a status: "webhook-delivery: disable"
+	// in the header of a response that is no 2xx disables the subscriber as 410
+	// does, and "webhook-delivery: abort-message" makes the delivery dead.
+	Steering bool
 
 	// Timeout of one attempt, from name resolution to the last byte of the
 	// response. Zero: 15 s.
@@ -148,6 +161,20 @@ func (o Options) complete() (Options, error) {
 	span("Lease", &o.Lease, o.Timeout+30*time.Second)
 	span("Poll", &o.Poll, time.Second)
 	span("MaxRetryAfter", &o.MaxRetryAfter, 24*time.Hour)
+	span("Breaker.Pause", &o.Breaker.Pause, 10*time.Second)
+	span("Breaker.MaxPause", &o.Breaker.MaxPause, 15*time.Minute)
+	if o.Breaker.Failures == 0 {
+		o.Breaker.Failures = 10
+	}
+	if o.Breaker.MaxPause < o.Breaker.Pause {
+		f.add("", "Options.Breaker.MaxPause", "%v is shorter than Pause, %v", o.Breaker.MaxPause, o.Breaker.Pause)
+	}
+	switch {
+	case o.DisableAfter == 0:
+		o.DisableAfter = 5 * 24 * time.Hour
+	case o.DisableAfter < 0:
+		o.DisableAfter = 0
+	}
 	number("MaxUnfinished", &o.MaxUnfinished, 5, suspectSlack+1)
 	number("Concurrency", &o.Concurrency, 64, 1)
 	number("SubscriberConcurrency", &o.SubscriberConcurrency, 8, 1)
@@ -216,6 +243,7 @@ type Dispatcher struct {
 	standings StandingStore // the store, or local
 	local     *localStandings
 	directory *directory // nil: none
+	paces     paces
 	options   Options
 	transport Transport
 	ownsIdle  *http.Transport // whose idle connections end with Run; nil: the host's
@@ -439,6 +467,7 @@ func (d *Dispatcher) target(s *Subscriber, f *faults) *target {
 	if s.Concurrency < 0 {
 		f.add(s.ID, "Concurrency", "%d is negative", s.Concurrency)
 	}
+	s.Rate.check(s.ID, "Rate", f)
 	return &target{
 		url:         u,
 		header:      s.Header.Clone(),
@@ -446,6 +475,7 @@ func (d *Dispatcher) target(s *Subscriber, f *faults) *target {
 		unsigned:    s.Unsigned,
 		timeout:     s.Timeout,
 		concurrency: s.Concurrency,
+		rate:        s.Rate,
 		plaintext:   o.StoreKeysInPlaintext,
 		sealer:      o.Sealer,
 		vetted:      d,
@@ -566,6 +596,7 @@ func (d *Dispatcher) Standings(ctx context.Context) iter.Seq2[Standing, error] {
 func (d *Dispatcher) Disable(ctx context.Context, subscriber, reason string) error {
 	return d.standings.UpdateStandings(ctx, []string{subscriber}, func(now time.Time, s *Standing) {
 		s.Disable(now, reason, false)
+		s.Told = Disabled
 	})
 }
 
@@ -574,5 +605,6 @@ func (d *Dispatcher) Enable(ctx context.Context, subscriber string) error {
 	defer d.Wake()
 	return d.standings.UpdateStandings(ctx, []string{subscriber}, func(_ time.Time, s *Standing) {
 		s.Enable()
+		s.Told = ""
 	})
 }

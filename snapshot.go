@@ -42,6 +42,7 @@ type target struct {
 	unsigned    bool
 	timeout     time.Duration // 0: the Dispatcher's
 	concurrency int           // 0: the Dispatcher's
+	rate        Rate
 	labels      map[string]string
 	plaintext   bool        // keys may be marshalled
 	sealer      *Sealer     // seals it when it is marshalled; nil: nothing does
@@ -60,6 +61,7 @@ type storedTarget struct {
 	Unsigned    bool              `json:"unsigned,omitempty"`
 	Timeout     time.Duration     `json:"timeout,omitempty"` // nanoseconds
 	Concurrency int               `json:"concurrency,omitempty"`
+	Rate        Rate              `json:"rate,omitzero"`
 	Labels      map[string]string `json:"labels,omitempty"`
 }
 
@@ -85,7 +87,7 @@ func (s Snapshot) MarshalBinary() ([]byte, error) {
 	}
 	stored := storedTarget{
 		Directory: t.directory, Header: t.header, Unsigned: t.unsigned,
-		Timeout: t.timeout, Concurrency: t.concurrency, Labels: t.labels,
+		Timeout: t.timeout, Concurrency: t.concurrency, Rate: t.rate, Labels: t.labels,
 	}
 	if t.url != nil {
 		stored.URL = t.url.String()
@@ -130,7 +132,7 @@ func decodeTarget(data []byte) (*target, error) {
 	}
 	t := &target{
 		url: u, header: stored.Header, unsigned: stored.Unsigned,
-		timeout: stored.Timeout, concurrency: stored.Concurrency, labels: stored.Labels,
+		timeout: stored.Timeout, concurrency: stored.Concurrency, rate: stored.Rate, labels: stored.Labels,
 		plaintext: true, // they came from plaintext
 	}
 	for _, k := range stored.Keys {

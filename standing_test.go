@@ -10,7 +10,7 @@ import (
 )
 
 func TestStandingAdmit(t *testing.T) {
-	now := time.Unix(1000, 0)
+	now := time.Unix(1000, 0).UTC()
 	for _, test := range []struct {
 		name     string
 		standing Standing
@@ -30,7 +30,7 @@ func TestStandingAdmit(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			after := test.standing
-			n, next := after.Admit(now, 5, time.Minute)
+			n, next := after.Admit(now, 5)
 			require.Equal(t, test.n, n)
 			require.Equal(t, test.next, next)
 			require.Equal(t, test.standing, after)
@@ -39,7 +39,7 @@ func TestStandingAdmit(t *testing.T) {
 }
 
 func TestStandingApply(t *testing.T) {
-	now := time.Unix(1000, 0)
+	now := time.Unix(1000, 0).UTC()
 	before, later := now.Add(-time.Hour), now.Add(time.Hour)
 	disabled := Standing{Disabled: true, Reason: "by hand", Since: before, Epoch: 1}
 	for _, test := range []struct {
@@ -99,6 +99,9 @@ func TestStandingApply(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.standing.Subscriber, test.want.Subscriber = "s", "s"
+			if test.want.Failures > test.standing.Failures {
+				test.want.FailingSince = now
+			}
 			test.standing.Apply(now, test.effect)
 			require.Equal(t, test.want, test.standing)
 		})
@@ -106,7 +109,7 @@ func TestStandingApply(t *testing.T) {
 }
 
 func TestStandingDisable(t *testing.T) {
-	now := time.Unix(1000, 0)
+	now := time.Unix(1000, 0).UTC()
 	for _, test := range []struct {
 		name     string
 		standing Standing
@@ -134,7 +137,7 @@ func TestStandingEnable(t *testing.T) {
 }
 
 func TestStandingVoidsOldEffects(t *testing.T) {
-	now := time.Unix(1000, 0)
+	now := time.Unix(1000, 0).UTC()
 	var s Standing
 	claimed := Effect{Epoch: s.Epoch, Disable: true, Reason: "gone"} // of two attempts in flight
 	s.Apply(now, claimed)
@@ -165,7 +168,9 @@ func TestStandingClean(t *testing.T) {
 func TestStandingSurvivesJSON(t *testing.T) {
 	before := Standing{
 		Subscriber: "s", Disabled: true, CancelWaiting: true, PausedUntil: time.Unix(2000, 5).UTC(),
-		Reason: "r", Since: time.Unix(1000, 5).UTC(), Failures: 3, Epoch: 4,
+		Reason: "r", Since: time.Unix(1000, 5).UTC(), Failures: 3, FailingSince: time.Unix(900, 5).UTC(), Trips: 2,
+		Rate: Rate{N: 5, Per: time.Minute, Burst: 2}, RateSince: time.Unix(800, 5).UTC(), Tokens: -1, Refilled: time.Unix(950, 5).UTC(),
+		Told: Disabled, Epoch: 4,
 	}
 	data, err := json.Marshal(before)
 	require.NoError(t, err)
@@ -177,15 +182,15 @@ func TestStandingSurvivesJSON(t *testing.T) {
 func TestLocalStandings(t *testing.T) {
 	bubble(t, "admit", func(t *testing.T) {
 		l := localStandings{of: make(map[string]Standing)}
-		room := map[string]int{"busy": 1}
-		require.Zero(t, l.admit(room, time.Minute))
+		request := &ClaimRequest{PerSubscriber: 8, Room: map[string]int{"busy": 1}}
+		require.Zero(t, l.admit(request))
 		l.apply("a", Effect{Pause: time.Hour})
 		l.apply("b", Effect{Pause: time.Minute})
 		l.apply("c", Effect{Disable: true})
 		l.apply("d", Effect{})
-		require.Equal(t, time.Minute, l.admit(room, time.Minute))
-		require.Equal(t, map[string]int{"busy": 1, "a": 0, "b": 0, "c": 0}, room)
-		require.Equal(t, 1, l.get("d").Failures)
+		require.Equal(t, time.Minute, l.admit(request))
+		require.Equal(t, map[string]int{"busy": 1, "a": 0, "b": 0, "c": 0}, request.Room)
+		require.Equal(t, 1, l.of["d"].Failures)
 	})
 	bubble(t, "kept while not in good order", func(t *testing.T) {
 		l := localStandings{of: make(map[string]Standing)}

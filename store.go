@@ -63,8 +63,9 @@ type Store interface {
 	//  - Claim must return a delivery that cannot be restored or that has expired all the same, with its Fault.
 	//  - Claim must report as Next, if it returned fewer than Limit, an instant no later than when a further delivery could be claimed, and no earlier than when one could be.
 	//
-	// A store that is a [StandingStore] asks [Standing.Admit] before it leases. The cost of a call should depend neither
-	// on how many deliveries wait nor on those of subscribers without room.
+	// A store that is a [StandingStore] asks [Standing.Admit] before it leases, and
+	// has [Standing.Grant] count what it leased. The cost of a call should depend
+	// neither on how many deliveries wait nor on those of subscribers without room.
 	Claim(ctx context.Context, request ClaimRequest) (Claimed, error)
 
 	// Finish applies the outcomes of leases. lost names the leases whose
@@ -149,10 +150,11 @@ type Notifier interface {
 
 // A StandingStore is a Store that keeps the standings of subscribers, so that
 // all processes and restarts share them: its Claim asks [Standing.Admit]
-// before it leases, and its Finish calls [Standing.Apply]. For a Store that is
+// before it leases and [Standing.Grant] after, and its Finish calls [Standing.Apply]. For a Store that is
 // none, each Dispatcher keeps those that it learns itself, as long as it lives.
 //
 //   - A Claim that begins after a standing was changed must keep to the change.
+//   - A Claim must lease no more of a subscriber than its standing admits, and keep, and return, what Grant makes of the standing.
 //   - Changes of a standing must be applied one after the other, each to the result of the one before.
 type StandingStore interface {
 	// UpdateStandings calls update with the store's clock and the standing

@@ -263,8 +263,7 @@ func (s *MemoryStore) refresh(l *memoryLane, now instant) {
 	l.at = never
 	if head := l.queue.first(); head != nil {
 		l.at = head.due
-		standing := l.standing
-		if n, next := standing.Admit(s.time(now), 1, 0); n == 0 {
+		if n, next := l.standing.Admit(s.time(now), 1); n == 0 {
 			if next.IsZero() {
 				l.at = never
 			} else {
@@ -324,15 +323,10 @@ func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, e
 		lane := front.Value.(*memoryLane)
 		s.turns.MoveToBack(front)
 		var row *memoryRow
-		if room(lane) > 0 {
+		if n, _ := lane.standing.Admit(s.time(now), room(lane)); n > 0 {
 			var behind instant
 			row, behind = lane.take(now, &request)
 			hidden = min(hidden, behind)
-			if row != nil {
-				if n, _ := lane.standing.Admit(s.time(now), 1, request.Lease); n == 0 {
-					row = nil
-				}
-			}
 			s.refresh(lane, now)
 		}
 		if row == nil {
@@ -342,6 +336,7 @@ func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, e
 			continue
 		}
 		claimed.Claims = append(claimed.Claims, s.lease(lane, row, now, request.Lease))
+		lane.standing.Grant(s.time(now), 1, request.Lease)
 		if lane.standing != (Standing{Subscriber: lane.subscriber}) {
 			if claimed.Standings == nil {
 				claimed.Standings = make(map[string]Standing)

@@ -927,7 +927,7 @@ func TestMemoryStoreStanding(t *testing.T) {
 		s := m.standingOf("s")
 		require.Equal(t, 1, s.Failures)
 		require.Equal(t, "slow", s.Reason)
-		require.Equal(t, time.Now().Add(5*time.Second), s.PausedUntil)
+		require.Equal(t, time.Now().Add(5*time.Second).UTC(), s.PausedUntil)
 		require.Equal(t, 5*time.Second, m.claim().Next)
 		m.finish(memRetry(claims[1], 0).memEffect(Effect{Disable: true}))
 		require.True(t, m.standingOf("s").Disabled)

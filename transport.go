@@ -25,7 +25,7 @@ type Transport = http.RoundTripper
 func NewTransport(guard Guard) *http.Transport {
 	guard = guard.clone()
 	t := &http.Transport{
-		DialContext:            guard.dialer().DialContext,
+		DialContext:            guard.dial,
 		DisableCompression:     true,
 		ForceAttemptHTTP2:      true,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},

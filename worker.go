@@ -144,16 +144,15 @@ type worker struct {
 
 // A workerLane is a subscriber that the worker has something to do for.
 type workerLane struct {
-	flying int   // jobs that occupy a slot
-	open   int   // jobs whose outcome is not stored
-	closed int   // of the open ones, those that pause or disable it
-	limit  int   // of flying
-	given  int   // by the latest claim that gave any
-	round  int   // which claim that was
-	more   bool  // the store may have more of it than there was room for
-	shut   int   // the round in which it was last paused or disabled
-	failed bool  // the latest attempt that says something of it
-	told   int64 // 1 and the epoch in which observers were told of its being disabled; the finisher's
+	flying   int  // jobs that occupy a slot
+	open     int  // jobs whose outcome is not stored
+	closed   int  // of the open ones, those that pause or disable it
+	limit    int  // of flying
+	given    int  // by the latest claim that gave any
+	round    int  // which claim that was
+	more     bool // the store may have more of it than there was room for
+	shut     int  // the round in which it was last paused or disabled
+	failures int  // failed attempts in a row, as far as it is known here
 }
 
 // maxLanes bounds how many lanes are kept for the sake of their limit alone.
@@ -168,6 +167,7 @@ type job struct {
 	leaseEnd time.Time // reckoned from before the claim
 	suspect  bool
 	held     error  // why it has to wait for what is not its receiver's; nil: it has not
+	closes   bool   // its outcome pauses or disables the subscriber, as far as it is known here
 	detail   string // what the guard refused
 }
 
@@ -287,7 +287,7 @@ func (w *worker) ask(request ClaimRequest) (claimed Claimed, asked time.Time, er
 	defer cancel()
 	var resume time.Duration
 	if w.d.local != nil {
-		resume = w.d.local.admit(request.Room, request.Lease)
+		resume = w.d.local.admit(&request)
 	}
 	if w.d.directory != nil {
 		if at := w.d.directory.admit(request.Room); resume == 0 || at > 0 && at < resume {
@@ -308,20 +308,25 @@ func (w *worker) ask(request ClaimRequest) (claimed Claimed, asked time.Time, er
 // start hands claims to the slots. It reports whether there is room for more of what
 // the store may have, since slots became free meanwhile.
 func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (again bool) {
+	if w.d.local != nil {
+		claimed.Standings = w.d.local.grant(claimed.Claims, request.Lease)
+	}
+	jobs := make([]*job, len(claimed.Claims))
 	for i := range claimed.Claims {
 		c := &claimed.Claims[i]
-		j := &job{
+		jobs[i] = &job{
 			Claim:    c,
 			round:    w.round,
 			leaseEnd: asked.Add(request.Lease),
 			suspect:  c.Unfinished >= request.SuspectAfter,
 			held:     w.d.open(c),
+			standing: claimed.Standings[c.ID.Subscriber],
 		}
-		if w.d.local != nil {
-			j.standing = w.d.local.get(c.ID.Subscriber)
-		} else {
-			j.standing = claimed.Standings[c.ID.Subscriber]
-		}
+	}
+	if paces := pacesOf(jobs); paces != nil {
+		w.d.pace(w.writes, paces)
+	}
+	for _, j := range jobs {
 		room, more := w.enter(j, &request)
 		again = again || more
 		if room {
@@ -380,10 +385,15 @@ func (w *worker) leave(j *job, e *Effect) {
 	wake := hungry || j.lane.more || j.suspect
 	j.lane.flying--
 	j.lane.more = false
-	if e != nil {
-		j.lane.failed = !e.Success
+	if j.closes = e.closes(); e != nil && !e.Unmade {
+		if e.Success {
+			j.lane.failures = 0
+		} else {
+			j.lane.failures = max(j.lane.failures, j.standing.Failures) + 1
+			j.closes = j.closes || j.standing.Trips > 0 || e.Breaker.Failures > 0 && j.lane.failures >= e.Breaker.Failures
+		}
 	}
-	if e.closes() {
+	if j.closes {
 		j.lane.closed++
 		j.lane.shut = w.round
 	}
@@ -404,7 +414,7 @@ func (w *worker) close(batch []report) {
 	for i := range batch {
 		j := batch[i].job
 		j.lane.open--
-		if batch[i].outcome.Effect.closes() {
+		if j.closes {
 			j.lane.closed--
 			wake = true // to learn when it may be attempted again
 		}
@@ -437,7 +447,7 @@ func (w *worker) shut(j *job) bool {
 func (w *worker) failed(j *job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return j.lane.failed || !j.standing.Clean()
+	return j.lane.failures > 0 || !j.standing.Clean()
 }
 
 // attempt is a slot: it makes the attempts of jobs until there are no more.
@@ -508,7 +518,9 @@ func (w *worker) judge(j *job, r *result) Outcome {
 		}
 		return o
 	case Permanent:
-		o.State, o.Reason = Dead, ReasonPermanent
+		if o.State, o.Reason = Dead, ReasonPermanent; r.aborted {
+			o.Reason = ReasonAborted
+		}
 	case Gone:
 		o.State, o.Reason = Dead, ReasonGone
 	default:
@@ -520,10 +532,13 @@ func (w *worker) judge(j *job, r *result) Outcome {
 		o.After = max(delay, r.attempt.RetryAfter, 0)
 	}
 	if !r.neutral {
-		o.Effect = &Effect{Epoch: j.standing.Epoch, Pause: r.attempt.RetryAfter}
+		o.Effect = &Effect{
+			Epoch: j.standing.Epoch, Pause: r.attempt.RetryAfter, Cancel: w.d.options.CancelDisabled,
+			Breaker: w.d.options.Breaker, DisableAfter: w.d.options.DisableAfter,
+		}
 		switch {
 		case r.verdict == Gone:
-			o.Effect.Disable, o.Effect.Cancel, o.Effect.Reason = true, w.d.options.CancelDisabled, ReasonGone
+			o.Effect.Disable, o.Effect.Reason = true, ReasonGone
 		case o.Effect.Pause > 0:
 			o.Effect.Reason = "Retry-After"
 		}
@@ -543,7 +558,11 @@ func (w *worker) delay(id DeliveryID, last Attempt) (delay time.Duration, ok boo
 }
 
 func released(j *job) Outcome {
-	return Outcome{Lease: j.Lease(), State: Pending, Released: true}
+	o := Outcome{Lease: j.Lease(), State: Pending, Released: true}
+	if j.standing.Trips > 0 { // it was to be the probe
+		o.Effect = &Effect{Epoch: j.standing.Epoch, Unmade: true}
+	}
+	return o
 }
 
 // maxBatch bounds how many outcomes are stored at once. There is no delay to
@@ -625,6 +644,7 @@ func (w *worker) fallBehind(behind bool) {
 // report tells the observers of outcomes that are stored.
 func (w *worker) report(batch []report, lost []Lease) {
 	os := &w.d.observers
+	var turned []string // subscribers
 	for i := range batch {
 		r := &batch[i]
 		o := &r.outcome
@@ -643,21 +663,31 @@ func (w *worker) report(batch []report, lost []Lease) {
 		if pick := tells(o, late); pick != nil {
 			os.observe(w.writes, ob, pick)
 		}
-		if o.Effect.closes() && !late && r.job.lane.tell(o.Effect) {
-			os.standing(w.writes, o.Lease.ID.Subscriber, *o.Effect)
+		if !late && w.turns(r) {
+			turned = append(turned, o.Lease.ID.Subscriber)
 		}
+	}
+	if len(turned) > 0 {
+		slices.Sort(turned)
+		w.d.tell(w.writes, slices.Compact(turned))
 	}
 }
 
-// tell reports whether observers are to be told of an effect: of the attempts in
-// flight that find a subscriber gone, only the first has disabled it.
-func (l *workerLane) tell(e *Effect) bool {
-	if !e.Disable {
+// turns reports whether an outcome may have changed the state of its subscriber's
+// standing. Other processes may know of failures that this one does not.
+func (w *worker) turns(r *report) bool {
+	e, before := r.outcome.Effect, &r.job.standing
+	switch {
+	case e == nil || e.Unmade:
+		return false
+	case e.Success:
+		return before.Told != ""
+	case e.closes() || r.job.closes:
 		return true
 	}
-	first := l.told != e.Epoch+1
-	l.told = e.Epoch + 1
-	return first
+	o := &w.d.options
+	return 2*before.Failures >= o.Breaker.Failures && o.Breaker.Failures > 0 ||
+		o.DisableAfter > 0 && !before.FailingSince.IsZero() && time.Since(before.FailingSince) > o.DisableAfter/2
 }
 
 // tells returns which func of an Observer an outcome is for, nil for none.

@@ -207,7 +207,7 @@ func TestRunGone(t *testing.T) {
 			return response(410), nil
 		}}
 		d := dispatcher(t, NewMemoryStore(), w, Options{Observers: []Observer{{
-			Standing: func(context.Context, string, Effect) { told++ },
+			Standing: func(context.Context, StandingChange) { told++ },
 		}}})
 		for i := range 8 {
 			send(t, d, eventID(i), subscriber("a"))
@@ -876,7 +876,7 @@ func TestDrain(t *testing.T) {
 			return response(200), nil
 		}}
 		for name, store := range map[string]Store{"memory": NewMemoryStore(), "plain": plain{NewMemoryStore()}} {
-			d := dispatcher(t, store, w, Options{Retry: Schedule(time.Hour)})
+			d := dispatcher(t, store, w, Options{Retry: Schedule(time.Hour), Breaker: Breaker{Failures: -1}})
 			for i := range 100 {
 				s := subscriber("ordered")
 				s.Ordered = true
@@ -968,7 +968,7 @@ func TestRunLeaseLost(t *testing.T) {
 		}}
 		d := dispatcher(t, NewMemoryStore(), w, Options{Observers: []Observer{{
 			LeaseLost: func(_ context.Context, o Observation) { lost = append(lost, o) },
-			Standing:  func(context.Context, string, Effect) { t.Error("a lost outcome has no effect") },
+			Standing:  func(context.Context, StandingChange) { t.Error("a lost outcome has no effect") },
 		}}})
 		send(t, d, "e", subscriber("a"))
 		stop := run(t, d)

@@ -29,7 +29,8 @@ type lane struct {
 	kept     bool      // the standing is stored
 	opens    time.Time // when the standing admits something; zero: now
 	closed   bool      // until the standing changes
-	room     int       // what is left of it
+	room     int       // what is left of it, as far as the standing admits
+	over     int       // what the standing does not admit of it
 }
 
 // A picked row is due and locked by the transaction of its Claim.
@@ -63,6 +64,9 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 	err = s.inTx(ctx, "claim", func(tx pgx.Tx) error {
 		c := &claiming{s: s, request: request, tx: tx, suspects: request.Suspects}
 		if err := c.pick(ctx); err != nil {
+			return err
+		}
+		if err := c.grant(ctx); err != nil {
 			return err
 		}
 		claimed = outhook.Claimed{}
@@ -176,19 +180,9 @@ func (c *claiming) pickFrom(ctx context.Context, lanes []*lane) error {
 			continue
 		}
 		if l.kept {
-			before := l.standing
-			n, next := l.standing.Admit(c.now.UTC(), l.room, c.request.Lease)
-			if l.standing != before {
-				if ok, err := c.s.swapStanding(ctx, c.tx, l.id, before, l.standing); err != nil {
-					return err
-				} else if !ok {
-					n, next = 0, c.now.Add(contended) // it has changed meanwhile; the next claim will see
-				}
-			}
-			if l.opens = next; n < l.room && next.IsZero() {
-				l.closed = n == 0
-			}
-			l.room = min(l.room, n)
+			n, next := l.standing.Admit(c.now.UTC(), l.room)
+			l.opens, l.closed = next, n == 0 && next.IsZero()
+			l.room, l.over = n, l.room-n
 		}
 		if l.room > 0 {
 			open = append(open, l)
@@ -354,6 +348,36 @@ func (c *claiming) take(l *lane, kinds ...[]picked) (passed bool) {
 		kind = 1 - kind
 	}
 	return passed
+}
+
+// grant has the standings count what was picked. What was picked of one that has
+// changed meanwhile is left to the next claim.
+func (c *claiming) grant(ctx context.Context) error {
+	counts := make(map[*lane]int)
+	for _, p := range c.picked {
+		if p.lane.kept {
+			counts[p.lane]++
+		}
+	}
+	for l, n := range counts {
+		after := l.standing
+		if after.Grant(c.now.UTC(), n, c.request.Lease); after == l.standing {
+			continue
+		}
+		ok, err := c.s.swapStanding(ctx, c.tx, l.id, l.standing, after)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			c.picked = slices.DeleteFunc(c.picked, func(p picked) bool { return p.lane == l })
+			l.opens = c.now.Add(contended)
+			continue
+		}
+		l.standing = after
+		more, next := after.Admit(c.now.UTC(), 1)
+		l.opens, l.closed = next, more == 0 && next.IsZero()
+	}
+	return nil
 }
 
 // setCursor remembers with which order key to go on.

@@ -59,8 +59,7 @@ func (c *claiming) next(ctx context.Context) (next time.Duration, err error) {
 	var ids []int64
 	lanes := make(map[int64]*lane, len(c.lanes))
 	for _, l := range c.lanes {
-		// Of one that admits nothing now, the room was left as it was.
-		if !l.closed && (l.room > 0 || l.opens.After(c.now)) {
+		if !l.closed && l.room+l.over > 0 {
 			ids = append(ids, l.id)
 			lanes[l.id] = l
 		}

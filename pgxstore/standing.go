@@ -128,8 +128,8 @@ func (s *Store) storeStandings(ctx context.Context, tx pgx.Tx, rows map[int64]*s
 		}
 		batch.Queue(s.sql(storeStanding), row.id, text, opens, forever)
 		closed, before := row.standing, row.before
-		a, _ := closed.Admit(now, 1, 0)
-		b, _ := before.Admit(now, 1, 0)
+		a, _ := closed.Admit(now, 1)
+		b, _ := before.Admit(now, 1)
 		opened = opened || a > b || row.standing.PausedUntil.Before(row.before.PausedUntil)
 	}
 	if batch.Len() == 0 {
@@ -175,7 +175,7 @@ func encodeStanding(standing outhook.Standing, now time.Time) (text *string, ope
 	}
 	standing.PausedUntil, standing.Since = standing.PausedUntil.Round(0).UTC(), standing.Since.Round(0).UTC()
 	asked := standing
-	if n, next := asked.Admit(now, 1, 0); n == 0 {
+	if n, next := asked.Admit(now, 1); n == 0 {
 		if forever = next.IsZero(); !forever {
 			at := next.Add(time.Microsecond - 1).Truncate(time.Microsecond)
 			opens = &at

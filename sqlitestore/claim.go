@@ -131,6 +131,7 @@ order by p.ready, p.id`
 func (c *claimer) serve(l *lane, room int) error {
 	var due []candidate
 	suspects := 0
+	next, nextSuspect := int64(never), int64(never) // of this subscriber
 	err := c.query(laneQuery, []any{l.id}, func(rows *sql.Rows) (more bool, err error) {
 		d, err := c.scan(l, rows)
 		if err != nil {
@@ -140,10 +141,10 @@ func (c *claimer) serve(l *lane, room int) error {
 		suspect := d.Unfinished >= c.request.SuspectAfter
 		switch {
 		case suspect && at > c.now:
-			c.nextSuspect = min(c.nextSuspect, at)
+			nextSuspect = min(nextSuspect, at)
 			return true, nil // an innocent one may follow
 		case at > c.now:
-			c.next = min(c.next, at)
+			next = at
 			return false, nil
 		case suspect && suspects == c.suspects:
 			return true, nil
@@ -153,13 +154,25 @@ func (c *claimer) serve(l *lane, room int) error {
 		due = append(due, d)
 		return len(due) < room, nil
 	})
-	if err != nil || len(due) == 0 {
+	if err != nil {
 		return err
 	}
 	before := l.standing
-	n, opens := l.standing.Admit(timeOf(c.now), len(due), c.request.Lease)
-	if n < len(due) && !opens.IsZero() {
-		c.next = min(c.next, instantOf(opens))
+	n, _ := l.standing.Admit(timeOf(c.now), len(due))
+	l.standing.Grant(timeOf(c.now), n, c.request.Lease)
+	opens := l.opens // when more could be
+	if more, at := l.standing.Admit(timeOf(c.now), 1); more == 0 && at.IsZero() {
+		opens = never
+	} else if more == 0 {
+		opens = instantOf(at)
+	}
+	if n < len(due) {
+		c.next = min(c.next, opens)
+	}
+	c.next = min(c.next, max(next, opens))
+	c.nextSuspect = min(c.nextSuspect, max(nextSuspect, opens))
+	if len(due) == 0 {
+		return nil
 	}
 	l.changed, l.served = l.standing != before, n > 0
 	c.lanes = append(c.lanes, *l)
@@ -172,9 +185,9 @@ func (c *claimer) serve(l *lane, room int) error {
 		switch { // of the leases that are given now
 		case n == room:
 		case d.Unfinished+1 >= c.request.SuspectAfter:
-			c.nextSuspect = min(c.nextSuspect, c.until)
+			c.nextSuspect = min(c.nextSuspect, max(c.until, opens))
 		default:
-			c.next = min(c.next, c.until)
+			c.next = min(c.next, max(c.until, opens))
 		}
 	}
 	return nil

@@ -61,7 +61,7 @@ func (t *transaction) keep(id int64, s outhook.Standing) error {
 		return fmt.Errorf("standing of subscriber %q: %w", s.Subscriber, err)
 	}
 	opens := int64(0)
-	if n, next := s.Admit(timeOf(t.now), 1, 0); n == 0 {
+	if n, next := s.Admit(timeOf(t.now), 1); n == 0 {
 		opens = never
 		if !next.IsZero() {
 			opens = instantOf(next)

@@ -77,6 +77,7 @@ func TestBrokenStores(t *testing.T) {
 		{"lapses kept by an outcome", "Finish/counts"},
 		{"others dropped beside a lost outcome", "Finish/others"},
 		{"pause ignored", "StandingStore/change"},
+		{"grants dropped", "StandingStore/admit"},
 		{"change of a standing lost", "StandingStore/serial"},
 		{"settled one cancelled", "Manager/terminal"},
 		{"counts kept by Replay", "Manager/replay"},
@@ -100,7 +101,7 @@ func TestBrokenStores(t *testing.T) {
 		{"lock kept by a cancelled call", "Contexts"},
 		{"claims that overlap", "Concurrency"},
 		{"no wake after Cancel", "Notify"},
-		{"held order freed by Replay", "Model"},
+		{"held order freed by Replay", "Manager/cancel"},
 	} {
 		bubble(t, string(test.fault), func(t *testing.T) { // where waiting in vain takes no time
 			found := false

@@ -186,6 +186,14 @@ func managerCancel(t *trial) {
 	t.pass(t.short())
 	t.change("Cancel", only("g"), 1)
 	t.one("h")
+
+	// Nor does the replay of another of its order free it.
+	t.enqueue(t.delivery("given-up", "s", key("o")), t.delivery("on-wire", "s", key("o")), t.delivery("behind", "s", key("o")))
+	t.settles(t.one("given-up"), outhook.Dead)
+	t.one("on-wire")
+	t.change("Cancel", only("on-wire"), 1)
+	t.change("Replay", only("given-up"), 1)
+	t.none("one of its order may be on the wire", "given-up", "behind")
 }
 
 func managerPrune(t *trial) {

@@ -105,12 +105,11 @@ func (m *naive) from(r *naiveRow, now instant) instant {
 			}
 		}
 	}
-	s := m.standings[r.ID.Subscriber]
-	switch {
-	case s.Disabled && !s.CancelWaiting:
-		return never
-	case !s.Disabled:
-		at = max(at, s.PausedUntil.Sub(m.epoch))
+	if n, next := m.standings[r.ID.Subscriber].Admit(m.epoch.Add(now), 1); n == 0 {
+		if next.IsZero() {
+			return never
+		}
+		at = max(at, next.Sub(m.epoch))
 	}
 	return at
 }
@@ -350,8 +349,9 @@ func (s *sequence) claim() {
 	}
 	s.check(len(claimed.Claims) <= request.Limit, "%d claims, want at most %d", len(claimed.Claims), request.Limit)
 	suspects := 0
-	standings := make(map[string]outhook.Standing)
+	granted := make(map[string]int)
 	for _, c := range claimed.Claims {
+		granted[c.ID.Subscriber]++
 		row := m.row(c.ID)
 		s.check(row != nil, "%v was claimed, which does not exist", c.ID)
 		s.check(m.from(row, now) <= now, "%v was claimed, which is not due or held back", c.ID)
@@ -378,8 +378,15 @@ func (s *sequence) claim() {
 		row.unfinished++
 		s.last[c.ID] = c.Token
 		s.leases = append(s.leases, c)
-		if kept := m.standings[c.ID.Subscriber]; *kept != (outhook.Standing{Subscriber: c.ID.Subscriber}) {
-			standings[c.ID.Subscriber] = *kept
+	}
+	standings := make(map[string]outhook.Standing)
+	for id, n := range granted {
+		kept, at := m.standings[id], m.epoch.Add(now)
+		admitted, _ := kept.Admit(at, n)
+		s.check(n <= admitted, "%d of %s were claimed, of which its standing admits %d", n, id, admitted)
+		kept.Grant(at, n, request.Lease)
+		if *kept != (outhook.Standing{Subscriber: id}) {
+			standings[id] = *kept
 		}
 	}
 	s.check(suspects <= request.Suspects || !s.suspect, "%d suspects, want at most %d", suspects, request.Suspects)
@@ -414,9 +421,12 @@ func (s *sequence) claim() {
 }
 
 func sameStanding(a, b outhook.Standing) bool {
-	same := a.PausedUntil.Equal(b.PausedUntil) && a.Since.Equal(b.Since)
-	a.PausedUntil, a.Since = b.PausedUntil, b.Since
-	return same && a == b
+	for _, s := range []*outhook.Standing{&a, &b} {
+		for _, at := range []*time.Time{&s.PausedUntil, &s.Since, &s.FailingSince, &s.RateSince, &s.Refilled} {
+			*at = at.Round(0).UTC()
+		}
+	}
+	return a == b
 }
 
 func (s *sequence) finish() {
@@ -446,6 +456,13 @@ func (s *sequence) finish() {
 			} else if s.oneIn(5) {
 				o.Effect.Disable, o.Effect.Cancel = true, s.oneIn(2)
 			}
+			if s.oneIn(4) {
+				o.Effect.Breaker = outhook.Breaker{Failures: 1 + s.rand.IntN(3), Pause: time.Second, MaxPause: 4 * time.Second}
+			}
+			if s.oneIn(8) {
+				o.Effect.DisableAfter = 20 * time.Second
+			}
+			o.Effect.Unmade = o.Released && s.oneIn(2)
 		}
 		outcomes = append(outcomes, o)
 		lost := s.model.finish(o, s.now)
@@ -498,7 +515,11 @@ func (s *sequence) manage(name string, selects func(outhook.State) bool, change 
 
 func (s *sequence) standing() {
 	id := s.subscriber()
-	n, pause := s.rand.IntN(5), s.seconds(6)
+	n, pause := s.rand.IntN(7), s.seconds(6)
+	rate := outhook.Rate{N: 1 + s.rand.IntN(4), Per: 4 * time.Second, Burst: s.rand.IntN(4)}
+	if s.oneIn(2) {
+		rate = outhook.Rate{}
+	}
 	update := func(now time.Time, s *outhook.Standing) {
 		switch n {
 		case 0:
@@ -507,6 +528,8 @@ func (s *sequence) standing() {
 			s.Disable(now, "test", true)
 		case 2:
 			s.PausedUntil = now.Add(pause)
+		case 3:
+			s.SetRate(rate, now)
 		default:
 			s.Enable()
 		}

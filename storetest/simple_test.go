@@ -224,7 +224,7 @@ func (s *simple) from(r *simpleRow, now time.Duration, standing outhook.Standing
 			}
 		}
 	}
-	if n, next := standing.Admit(s.base.Add(now), 1, 0); n == 0 {
+	if n, next := standing.Admit(s.base.Add(now), 1); n == 0 {
 		if next.IsZero() {
 			return never
 		}
@@ -238,9 +238,11 @@ func (s *simple) claimable(r *simpleRow, now time.Duration) bool {
 	standing := s.standings[r.ID.Subscriber]
 	switch s.fault {
 	case "pause ignored":
-		standing.PausedUntil = time.Time{}
+		if standing.Trips == 0 {
+			standing.PausedUntil = time.Time{}
+		}
 	case "no lease":
-		if n, _ := standing.Admit(s.base.Add(now), 1, 0); n > 0 && r.state == outhook.Pending && r.live {
+		if n, _ := standing.Admit(s.base.Add(now), 1); n > 0 && r.state == outhook.Pending && r.live {
 			return true
 		}
 	case "given up after 5 lapses":
@@ -316,6 +318,7 @@ func (s *simple) Claim(ctx context.Context, request outhook.ClaimRequest) (outho
 		s.turn++
 		s.turns()[next.ID.Subscriber] = s.turn
 		claimed.Claims = append(claimed.Claims, s.lease(next, now, request.Lease))
+		s.grant(next.ID.Subscriber, now, request.Lease)
 		if kept, ok := s.standings[next.ID.Subscriber]; ok {
 			if claimed.Standings == nil {
 				claimed.Standings = map[string]outhook.Standing{}
@@ -424,6 +427,14 @@ func (s *simple) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost [
 	}
 	s.wake()
 	return lost, nil
+}
+
+func (s *simple) grant(id string, now, lease time.Duration) {
+	standing, ok := s.standings[id]
+	if ok && s.fault != "grants dropped" {
+		standing.Grant(s.base.Add(now), 1, lease)
+		s.keep(standing)
+	}
 }
 
 func (s *simple) affect(r *simpleRow, o *outhook.Outcome) {

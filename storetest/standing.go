@@ -48,6 +48,83 @@ func standingChange(t *trial) {
 	t.finish(release(c))
 }
 
+func standingAdmit(t *trial) {
+	t.standings()
+	t.breaker()
+	t.rate()
+}
+
+// breaker opens one, and sees to it that one probe goes at a time.
+func (t *trial) breaker() {
+	t.events("a", "b", "c")
+	open := outhook.Effect{Breaker: outhook.Breaker{Failures: 1, Pause: hour, MaxPause: hour}}
+	claims := t.take("a", "b", "c")
+	t.finish(release(claims[0]), release(claims[1]), release(claims[2]))
+	t.affect("s", open)
+	s := t.kept("s")
+	t.check(s.State() == outhook.Failing && s.Trips == 1, "the standing is %+v, want that its breaker is open", s)
+	t.none("its breaker is open", "a", "b", "c")
+	over := func() { t.standing("s", func(now time.Time, s *outhook.Standing) { s.PausedUntil = now }) }
+	probe := func(length time.Duration) outhook.Claim {
+		claimed := t.claim(lease(length))
+		t.check(len(claimed.Claims) == 1, "Claim returned %d deliveries behind an open breaker, want one probe", len(claimed.Claims))
+		kept := t.kept("s")
+		t.check(claimed.Standings["s"].Epoch == kept.Epoch, "the probe is of epoch %d, and the standing that is kept of %d", claimed.Standings["s"].Epoch, kept.Epoch)
+		t.none("a probe is under way", "a", "b", "c")
+		return claimed.Claims[0]
+	}
+
+	over()
+	t.finish(release(probe(hour)))
+	t.affect("s", open)
+	t.check(t.kept("s").Trips == 2, "the standing is %+v after a probe that failed, want 2 trips", t.kept("s"))
+	t.none("its breaker is open", "a", "b", "c")
+
+	over()
+	probe(t.short()) // of which nothing is heard
+	t.pass(t.short())
+	t.finish(release(probe(hour)))
+	t.affect("s", outhook.Effect{Unmade: true})
+	t.finish(outcome(probe(hour), outhook.Delivered))
+	t.affect("s", outhook.Effect{Success: true})
+	s = t.kept("s")
+	t.check(s.State() == outhook.Active, "the standing is %+v after a probe that succeeded, want that it is active", s)
+	left := t.claim().Claims
+	t.check(len(left) == 2, "Claim returned %d deliveries after the breaker has closed, want 2", len(left))
+}
+
+// affect applies an effect of the epoch that the standing has.
+func (t *trial) affect(subscriber string, e outhook.Effect) {
+	t.standing(subscriber, func(now time.Time, s *outhook.Standing) {
+		e.Epoch = s.Epoch
+		s.Apply(now, e)
+	})
+}
+
+// rate sets a pace, and sees to it that claims of all handles keep to it.
+func (t *trial) rate() {
+	t.renew()
+	t.events("a", "b", "c", "d")
+	t.standing("s", func(now time.Time, s *outhook.Standing) {
+		s.SetRate(outhook.Rate{N: 2, Per: 2 * hour, Burst: 2}, now)
+	})
+	claimed := t.claim()
+	t.check(len(claimed.Claims) == 2, "Claim returned %d deliveries, want the burst of 2 of a pace", len(claimed.Claims))
+	for _, c := range claimed.Claims {
+		t.finish(outcome(c, outhook.Delivered))
+	}
+	t.none("its pace is used up", "a", "b", "c", "d")
+	if t.exact() {
+		t.pass(hour - time.Second)
+		t.none("its pace is used up", "a", "b", "c", "d")
+		t.pass(time.Second)
+		claimed = t.claim()
+		t.check(len(claimed.Claims) == 1, "Claim returned %d deliveries, want the one that the pace lets go", len(claimed.Claims))
+	}
+	t.standing("s", func(now time.Time, s *outhook.Standing) { s.SetRate(outhook.Rate{}, now) })
+	t.check(len(t.claim().Claims) > 0, "Claim returned nothing, and there is no pace any more")
+}
+
 func standingSerial(t *trial) {
 	store := t.standings()
 	// Each sees the result of the one before.
@@ -148,17 +225,16 @@ func effects(t *trial) {
 	// All fields come back equal, and one may stop reading them.
 	want := outhook.Standing{
 		Subscriber: "full", Disabled: true, CancelWaiting: true, Reason: "a \"reason\" with 'quotes' and \u00fc",
-		Failures: 12, Epoch: 1 << 40,
+		Failures: 12, Trips: 3, Rate: outhook.Rate{N: 5, Per: hour, Burst: 7}, Tokens: -2, Told: outhook.Failing, Epoch: 1 << 40,
 	}
 	t.standing("full", func(now time.Time, s *outhook.Standing) {
-		want.PausedUntil, want.Since = now.Add(hour), now.Add(-hour)
+		want.PausedUntil, want.Since, want.FailingSince = now.Add(hour), now.Add(-hour), now.Add(-2*hour)
+		want.RateSince, want.Refilled = now.Add(-3*hour), now.Add(-4*hour)
 		*s = want
 	})
 	var got outhook.Standing
 	t.standing("full", func(_ time.Time, s *outhook.Standing) { got = *s })
-	t.check(got.PausedUntil.Equal(want.PausedUntil) && got.Since.Equal(want.Since), "the standing is %+v, want %+v", got, want)
-	got.PausedUntil, got.Since = want.PausedUntil, want.Since
-	t.check(got == want, "the standing is %+v, want %+v", got, want)
+	t.check(sameStanding(got, want), "the standing is %+v, want %+v", got, want)
 	for _, err := range store.Standings(t.ctx) {
 		t.must("Standings", err)
 		break

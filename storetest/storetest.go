@@ -96,6 +96,7 @@ func Rules() []Rule {
 		{"Finish/others", "Finish must not let an outcome that it cannot store keep others from being stored.", finishOthers},
 
 		{"StandingStore/change", "A Claim that begins after a standing was changed must keep to the change.", standingChange},
+		{"StandingStore/admit", "A Claim must lease no more of a subscriber than its standing admits, and keep, and return, what Grant makes of the standing.", standingAdmit},
 		{"StandingStore/serial", "Changes of a standing must be applied one after the other, each to the result of the one before.", standingSerial},
 
 		{"Manager/terminal", "Terminal states must be left only by Replay or Prune.", managerTerminal},

@@ -77,8 +77,13 @@ func checkHeader(subscriber, field string, h http.Header, f *faults) {
 	}
 }
 
+// headerOrigin is the one header with a reserved prefix that a subscriber may set:
+// a web hook of CloudEvents names its sender in it on every delivery. See
+// https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#21-delivery-request.
+const headerOrigin = "Webhook-Request-Origin"
+
 func hasReservedPrefix(canonical string) bool {
-	return slices.ContainsFunc(reservedPrefixes, func(prefix string) bool { return strings.HasPrefix(canonical, prefix) })
+	return canonical != headerOrigin && slices.ContainsFunc(reservedPrefixes, func(prefix string) bool { return strings.HasPrefix(canonical, prefix) })
 }
 
 // validHeaderName reports whether s is a token (RFC 9110, section 5.6.2).

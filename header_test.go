@@ -71,7 +71,7 @@ func TestReservedHeaders(t *testing.T) {
 		"Connection", "Keep-Alive", "Proxy-Connection", "TE", "Transfer-Encoding", "Upgrade", "Trailer", "Proxy-Authorization",
 		"Host", "Content-Length", "Content-Type", "Content-Encoding", "Expect",
 		"Idempotency-Key", "X-Idempotency-Key", // net/http repeats a request that has one
-		"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature", "Webhook-Anything",
+		"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature", "Webhook-Anything", "Webhook-Request-Callback",
 		"Metadata", "Metadata-Flavor", "X-Google-Metadata-Request", "X-Goog-User-Project", "X-Identity-Header", "X-Ms-Version",
 		"X-Azure-Ref", "X-Aws-Ec2-Metadata-Token", "X-Amz-Date", "X-Amzn-Trace-Id", "X-Aliyun-Ecs-Metadata-Token",
 		"X-Envoy-Retry-On", // a sidecar would repeat the POST
@@ -84,7 +84,7 @@ func TestReservedHeaders(t *testing.T) {
 			})
 		}
 	}
-	for _, name := range []string{"Webhook", "X-Webhook-Id", "Content-Language"} {
+	for _, name := range []string{"Webhook", "X-Webhook-Id", "Content-Language", "WebHook-Request-Origin", "webhook-request-origin"} {
 		t.Run(name, func(t *testing.T) {
 			var f faults
 			checkHeader("s", "Header", http.Header{name: {"x"}}, &f)

@@ -67,7 +67,7 @@ type Observation struct {
 type StandingChange struct {
 	Standing
 	From, To SubscriberState
-	Waiting  int // pending deliveries; -1: not known
+	Pending  int // deliveries that wait; -1: not known
 }
 
 // observers calls those of a Dispatcher.
@@ -222,7 +222,7 @@ func logObserver(logger *slog.Logger) Observer {
 				level = slog.LevelWarn
 			}
 			logger.Log(ctx, level, "subscriber is "+string(c.To), "subscriber", c.Subscriber, "reason", c.Reason,
-				"failures", c.Failures, "waiting", c.Waiting)
+				"failures", c.Failures, "pending", c.Pending)
 		},
 		StoreDown: func(ctx context.Context, err error) {
 			logger.ErrorContext(ctx, "store unavailable", "error", err)

@@ -244,6 +244,7 @@ type Dispatcher struct {
 	local     *localStandings
 	directory *directory // nil: none
 	paces     paces
+	gauges    gauges
 	options   Options
 	transport Transport
 	ownsIdle  *http.Transport // whose idle connections end with Run; nil: the host's
@@ -438,7 +439,7 @@ func (d *Dispatcher) payload(c *content, s *Subscriber, f *faults) (_ *Payload, 
 	payload, err := encode(s.Encode, c.event)
 	switch {
 	case err != nil:
-		f.add(s.ID, "Encode", "%v", err)
+		*f = append(*f, &FieldError{Subscriber: s.ID, Field: "Encode", Reason: err.Error(), cause: err})
 	case payload != nil:
 		checkPayload(s.ID, "Encode", payload, d.options.MaxPayload, f)
 		return payload, true
@@ -572,6 +573,18 @@ func (d *Dispatcher) Stats(ctx context.Context) (Stats, error) {
 		return Stats{}, errNoManager
 	}
 	return d.manager.Stats(ctx)
+}
+
+// Count counts the deliveries that a filter selects: with States, those that Replay,
+// Cancel or Prune with that filter would change. It goes through all of them.
+func (d *Dispatcher) Count(ctx context.Context, filter Filter) (n int, err error) {
+	for _, err := range d.List(ctx, filter) {
+		if err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return n, nil
 }
 
 var errNoManager = fmt.Errorf("outhook: the store is no Manager: %w", errors.ErrUnsupported)

@@ -197,6 +197,10 @@ type Manager interface {
 
 	// Stats counts.
 	Stats(ctx context.Context) (Stats, error)
+
+	// Backlogs returns what waits for each subscriber that something waits
+	// for, in no order. It ends after an error.
+	Backlogs(ctx context.Context) iter.Seq2[Backlog, error]
 }
 
 // A Filter selects deliveries that meet all of its fields that are not zero. The
@@ -228,6 +232,13 @@ type Record struct {
 	Leased   bool      // a lease runs: an attempt may be under way
 	Replay   int       // how often it was replayed
 	Attempts []Attempt // from Get alone, oldest first
+}
+
+// A Backlog is what waits for a subscriber.
+type Backlog struct {
+	Subscriber string
+	Pending    int
+	OldestDue  time.Duration // as in Stats
 }
 
 // Stats counts the deliveries of a store.

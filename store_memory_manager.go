@@ -111,6 +111,30 @@ func (s *MemoryStore) Stats(context.Context) (Stats, error) {
 	return stats, nil
 }
 
+// Backlogs implements [Manager].
+func (s *MemoryStore) Backlogs(context.Context) iter.Seq2[Backlog, error] {
+	now := s.lock()
+	var list []Backlog
+	for id, lane := range s.lanes {
+		if lane.pending == 0 {
+			continue
+		}
+		b := Backlog{Subscriber: id, Pending: lane.pending}
+		if head := lane.queue.first(); head != nil {
+			b.OldestDue = max(0, now-head.due)
+		}
+		list = append(list, b)
+	}
+	s.mu.Unlock()
+	return func(yield func(Backlog, error) bool) {
+		for _, b := range list {
+			if !yield(b, nil) {
+				return
+			}
+		}
+	}
+}
+
 // find returns the rows that a filter selects, in the order of Enqueue.
 func (s *MemoryStore) find(f Filter, now instant) []*memoryRow {
 	var found []*memoryRow

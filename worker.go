@@ -496,6 +496,9 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 		}
 	}
 	j.detail = detail(r.err)
+	if !r.neutral {
+		w.d.gauges.add(j.ID.Subscriber, r.attempt, r.verdict == OK)
+	}
 	o := w.judge(j, &r)
 	o.Attempts = attempts
 	return o, r.attempt

@@ -227,20 +227,58 @@ select (select count(*) from {schema}.pending),
     ` + oldestDue + `
 from {schema}.outcome where state is not null`
 
-// oldestDue is for how many microseconds something has been due. What stands behind
-// another in its order does not count.
+// oldestDue is for how many microseconds something has been due.
 const oldestDue = `(
     select coalesce(max(extract(epoch from {now} - at) * 1000000), 0)::bigint
-    from (
-        select due as at from {schema}.pending where key = ''
+    from ` + heads + ` where at <= {now}
+)`
+
+// Backlogs implements [outhook.Manager].
+func (s *Store) Backlogs(ctx context.Context) iter.Seq2[outhook.Backlog, error] {
+	return func(yield func(outhook.Backlog, error) bool) {
+		rows, err := s.pool.Query(ctx, s.sql(countBacklogs))
+		if err != nil {
+			yield(outhook.Backlog{}, failure("backlogs", err))
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var b outhook.Backlog
+			var age int64
+			if err := rows.Scan(&b.Subscriber, &b.Pending, &age); err != nil {
+				yield(outhook.Backlog{}, failure("backlogs", err))
+				return
+			}
+			b.OldestDue = time.Duration(age) * time.Microsecond
+			if !yield(b, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(outhook.Backlog{}, failure("backlogs", err))
+		}
+	}
+}
+
+const countBacklogs = `
+select s.name, p.n, coalesce(h.age, 0)
+from (select subscriber, count(*) as n from {schema}.pending group by subscriber) p
+join {schema}.subscriber s on s.id = p.subscriber
+left join (
+    select subscriber, (max(extract(epoch from {now} - at)) * 1000000)::bigint as age
+    from ` + heads + ` where at <= {now} group by subscriber
+) h on h.subscriber = p.subscriber`
+
+// heads are the rows of pending that are not behind another in their order, with the
+// instants from which they could be claimed but for their standings.
+const heads = `(
+        select subscriber, due as at from {schema}.pending where key = ''
         union all
-        select greatest(h.due, o.until)
+        select subscriber, greatest(h.due, o.until)
         from (
             select distinct on (subscriber, key) subscriber, key, id, due
             from {schema}.pending where key <> '' order by subscriber, key, rank, id
         ) h left join {schema}.hold o using (subscriber, key)
         where not exists (select from {schema}.barrier b
             where b.subscriber = h.subscriber and b.key = h.key and b.delivery < h.id)
-    ) heads
-    where at <= {now}
-)`
+    ) heads`

@@ -219,3 +219,48 @@ select (select count(*) from outhook_pending),
 	}
 	return stats, err
 }
+
+// Backlogs implements [outhook.Manager].
+func (s *Store) Backlogs(ctx context.Context) iter.Seq2[outhook.Backlog, error] {
+	return func(yield func(outhook.Backlog, error) bool) {
+		list, err := s.backlogs(ctx)
+		for _, b := range list {
+			if !yield(b, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(outhook.Backlog{}, fmt.Errorf("sqlitestore: backlogs: %w", err))
+		}
+	}
+}
+
+// backlogs reads all before one is shown, so that no reader of the file stays open.
+func (s *Store) backlogs(ctx context.Context) (list []outhook.Backlog, err error) {
+	rows, err := s.db.QueryContext(ctx, `
+with recursive lane (id) as (
+    select (select min(subscriber) from outhook_pending)
+    union all
+    select (select min(subscriber) from outhook_pending where subscriber > lane.id) from lane where lane.id is not null
+)
+select s.name, (select count(*) from outhook_pending where subscriber = lane.id),
+    (select min(ready) from outhook_pending where subscriber = lane.id)
+from lane join outhook_subscriber s on s.id = lane.id`)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	now := s.now().UnixNano()
+	for rows.Next() {
+		var b outhook.Backlog
+		var oldest *int64
+		if err := rows.Scan(&b.Subscriber, &b.Pending, &oldest); err != nil {
+			return nil, err
+		}
+		if oldest != nil {
+			b.OldestDue = time.Duration(max(now-*oldest, 0))
+		}
+		list = append(list, b)
+	}
+	return list, rows.Err()
+}

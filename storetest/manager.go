@@ -376,6 +376,18 @@ func stats(t *trial) {
 			got.OldestDue = want.OldestDue
 		}
 		t.check(got == want, "Stats is %+v, want %+v", got, want)
+		var sum outhook.Stats
+		for b, err := range m.Backlogs(t.ctx) {
+			t.must("Backlogs", err)
+			t.check(b.Pending > 0, "Backlogs has %+v, of which nothing waits", b)
+			sum.Pending += b.Pending
+			sum.OldestDue = max(sum.OldestDue, b.OldestDue)
+		}
+		if !t.exact() && sum.OldestDue > 0 {
+			sum.OldestDue = want.OldestDue
+		}
+		t.check(sum.Pending == want.Pending && sum.OldestDue == want.OldestDue, "Backlogs have %d pending, the oldest due for %v, and Stats %d and %v",
+			sum.Pending, sum.OldestDue, want.Pending, want.OldestDue)
 	}
 	is(outhook.Stats{})
 	d := t.short()
@@ -400,5 +412,10 @@ func stats(t *trial) {
 		t.pause("p", hour)
 		t.pass(d)
 		is(outhook.Stats{Pending: 2, OldestDue: d})
+		for b, err := range m.Backlogs(t.ctx) {
+			t.must("Backlogs", err)
+			t.check(b.Pending == 1, "Backlogs has %+v, want 1 pending", b)
+			break
+		}
 	}
 }

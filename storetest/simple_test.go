@@ -687,3 +687,32 @@ func (s *simple) Stats(context.Context) (stats outhook.Stats, err error) {
 	}
 	return stats, nil
 }
+
+func (s *simple) Backlogs(context.Context) iter.Seq2[outhook.Backlog, error] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of := map[string]outhook.Backlog{}
+	for _, r := range s.rows {
+		if r.state != outhook.Pending {
+			continue
+		}
+		b := of[r.ID.Subscriber]
+		b.Subscriber = r.ID.Subscriber
+		b.Pending++
+		at := s.from(r, s.now(), outhook.Standing{})
+		if s.fault == "leased one counted as overdue" {
+			at = r.entered
+		}
+		if at < never {
+			b.OldestDue = max(b.OldestDue, s.now()-at)
+		}
+		of[b.Subscriber] = b
+	}
+	return func(yield func(outhook.Backlog, error) bool) {
+		for _, b := range of {
+			if !yield(b, nil) {
+				return
+			}
+		}
+	}
+}

@@ -182,7 +182,7 @@ func (s *Standing) fail(now time.Time, e Effect) {
 			pause, reason = p, ReasonFailing
 		}
 	case b.Failures < 0 && probed: // there is no breaker any more
-		s.Trips, s.PausedUntil = 0, now
+		s.Trips, s.PausedUntil, s.Reason, s.Since, probed = 0, time.Time{}, "", time.Time{}, false
 	}
 	if until := now.Add(pause); pause > 0 && (probed || until.After(s.PausedUntil)) {
 		s.PausedUntil = until

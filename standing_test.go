@@ -3,6 +3,9 @@ package outhook
 import (
 	"context"
 	"encoding/json"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -218,4 +221,126 @@ func TestLocalStandings(t *testing.T) {
 		}
 		require.Equal(t, 1, n)
 	})
+}
+
+// TestStandingTransitions compares the diagram in docs/architecture.md with what the
+// methods do.
+func TestStandingTransitions(t *testing.T) {
+	now := time.Unix(1_000_000, 0).UTC()
+	fresh := Standing{Subscriber: "s"}
+	states := map[SubscriberState]Standing{Active: fresh}
+	paused := fresh
+	paused.Apply(now, Effect{Pause: time.Minute, Reason: "Retry-After"})
+	states[Paused] = paused
+	open := fresh
+	open.Apply(now, Effect{Breaker: Breaker{Failures: 1, Pause: time.Minute, MaxPause: time.Hour}})
+	states[Failing] = open
+	disabled := fresh
+	disabled.Disable(now, "by hand", false)
+	states[Disabled] = disabled
+
+	breaker := Breaker{Failures: 2, Pause: time.Minute, MaxPause: time.Hour}
+	later := now.Add(2 * time.Hour)
+	operations := map[string]func(s *Standing, epoch int64){
+		"failure":             func(s *Standing, epoch int64) { s.Apply(later, Effect{Epoch: epoch}) },
+		"failure, counted":    func(s *Standing, epoch int64) { s.Apply(later, Effect{Epoch: epoch, Breaker: breaker}) },
+		"no breaker any more": func(s *Standing, epoch int64) { s.Apply(later, Effect{Epoch: epoch, Breaker: Breaker{Failures: -1}}) },
+		"Retry-After": func(s *Standing, epoch int64) {
+			s.Apply(later, Effect{Epoch: epoch, Pause: time.Hour, Breaker: breaker})
+		},
+		"success":              func(s *Standing, epoch int64) { s.Apply(later, Effect{Epoch: epoch, Success: true}) },
+		"success while paused": func(s *Standing, epoch int64) { s.Apply(now, Effect{Epoch: epoch, Success: true}) },
+		"unmade":               func(s *Standing, epoch int64) { s.Apply(later, Effect{Epoch: epoch, Unmade: true}) },
+		"410":                  func(s *Standing, epoch int64) { s.Apply(later, Effect{Epoch: epoch, Disable: true}) },
+		"failing for long":     func(s *Standing, epoch int64) { s.Apply(later, Effect{Epoch: epoch, DisableAfter: time.Hour}) },
+		"Disable":              func(s *Standing, _ int64) { s.Disable(later, "x", false) },
+		"Enable":               func(s *Standing, _ int64) { s.Enable() },
+		"claim":                func(s *Standing, _ int64) { s.Grant(later, 1, time.Minute) },
+		"pace":                 func(s *Standing, _ int64) { s.SetRate(Rate{N: 1}, later) },
+	}
+	made := make(map[string]bool)
+	for from, standing := range states {
+		require.Equal(t, from, standing.State())
+		for _, operate := range operations {
+			for range 3 { // more of the same may come to more
+				for _, probing := range []bool{false, true} {
+					s := standing
+					if probing {
+						s.Grant(later, 1, time.Minute)
+					}
+					for range 3 {
+						before := s.State()
+						if operate(&s, s.Epoch); s.State() != before {
+							made[string(before)+" --> "+string(s.State())] = true
+						}
+					}
+				}
+			}
+		}
+	}
+
+	text, err := os.ReadFile("docs/architecture.md")
+	require.NoError(t, err)
+	_, section, ok := strings.Cut(string(text), "## States of a subscriber")
+	require.True(t, ok)
+	diagram, _, ok := strings.Cut(section, "[guarantees.md]")
+	require.True(t, ok)
+	drawn := make(map[string]bool)
+	for _, edge := range regexp.MustCompile(`(?m)^ +(\w+ --> \w+):`).FindAllStringSubmatch(diagram, -1) {
+		drawn[edge[1]] = true
+	}
+	require.Equal(t, drawn, made)
+}
+
+// TestStandingProbes shows that of an open breaker only the probe counts.
+func TestStandingProbes(t *testing.T) {
+	now := time.Unix(1_000_000, 0).UTC()
+	breaker := Breaker{Failures: 3, Pause: time.Minute, MaxPause: 3 * time.Minute}
+	s := Standing{Subscriber: "s"}
+	fail := func(epoch int64) { s.Apply(now, Effect{Epoch: epoch, Breaker: breaker}) }
+	admits := func(want int) (int, time.Time) { return s.Admit(now, want) }
+	for range 3 {
+		fail(0)
+	}
+	require.Equal(t, Failing, s.State())
+	opened := s
+	fail(0) // in flight when it opened
+	s.Apply(now, Effect{Success: true})
+	require.Equal(t, opened, s)
+
+	var pauses []time.Duration
+	for range 4 {
+		n, next := admits(5)
+		require.Zero(t, n)
+		pauses = append(pauses, next.Sub(now))
+		now = next
+		n, next = admits(5)
+		require.Equal(t, 1, n)
+		require.Zero(t, next)
+		s.Grant(now, 1, 45*time.Second)
+		n, next = admits(5)
+		require.Zero(t, n, "until the lease of the probe ends")
+		require.Equal(t, now.Add(45*time.Second), next)
+		fail(s.Epoch)
+	}
+	for i, want := range []time.Duration{time.Minute, 2 * time.Minute, 3 * time.Minute, 3 * time.Minute} {
+		require.GreaterOrEqual(t, pauses[i], want)
+		require.LessOrEqual(t, pauses[i], want+want/10)
+	}
+
+	_, now = admits(1)
+	s.Grant(now, 1, 45*time.Second)
+	lost := s.Epoch
+	now = now.Add(45 * time.Second) // nothing was heard of it
+	s.Grant(now, 1, 45*time.Second)
+	s.Apply(now, Effect{Epoch: lost, Success: true})
+	require.Equal(t, Failing, s.State(), "it came after the next had gone")
+	s.Apply(now, Effect{Epoch: s.Epoch, Unmade: true})
+	n, _ := admits(1)
+	require.Equal(t, 1, n, "one that was not made may go again at once")
+	s.Grant(now, 1, 45*time.Second)
+	s.Apply(now, Effect{Epoch: s.Epoch, Success: true})
+	require.Equal(t, Standing{Subscriber: "s", Epoch: s.Epoch}, s)
+	n, _ = admits(5)
+	require.Equal(t, 5, n)
 }

@@ -870,6 +870,85 @@ func ExampleObserver() {
 	// Output: {"attempted.acme": 2, "delivered.acme": 1, "retrying.acme": 1}
 }
 
+// An operator of one's own subscribes to what becomes of the customers' endpoints:
+// the observer sends it an event.
+func ExampleStandingChange() {
+	operator := answering(204)
+	defer operator.Close()
+	gone := answering(410)
+	defer gone.Close()
+
+	ctx := context.Background()
+	var d *outhook.Dispatcher
+	tell := func(ctx context.Context, c outhook.StandingChange) {
+		_, err := d.Send(ctx, outhook.Event{Type: "endpoint." + string(c.To), Data: map[string]any{
+			"customer": c.Subscriber, "reason": c.Reason, "failures": c.Failures, "waiting": c.Pending,
+		}}, []outhook.Subscriber{{ID: "operator", URL: operator.URL, Unsigned: true}})
+		if err != nil {
+			log.Print(err)
+		}
+	}
+	d, err := outhook.New(outhook.NewMemoryStore(), &outhook.Options{
+		Guard:     outhook.DevelopmentGuard(),
+		Observers: []outhook.Observer{{Standing: tell}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = d.Send(ctx, outhook.Event{Type: "ping"}, []outhook.Subscriber{{ID: "customer-1", URL: gone.URL, Unsigned: true}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := d.Drain(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// Output: {"customer":"customer-1","failures":1,"reason":"gone","waiting":0}
+}
+
+// answering answers with a status, and prints the data of what it accepts.
+func answering(status int) *httptest.Server {
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		data, err := outhook.Decode[json.RawMessage](outhook.Event{Payload: &outhook.Payload{Body: body}})
+		if err == nil && status == 204 {
+			fmt.Println(string(data))
+		}
+		w.WriteHeader(status)
+	}))
+}
+
+// How subscribers fare, as an operator's page shows it.
+func ExampleDispatcher_Health() {
+	receiver := answering(500)
+	defer receiver.Close()
+	ctx := context.Background()
+	d, err := outhook.New(outhook.NewMemoryStore(), &outhook.Options{
+		Guard:   outhook.DevelopmentGuard(),
+		Retry:   outhook.Schedule(time.Hour),
+		Breaker: outhook.Breaker{Failures: 3},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for range 5 {
+		_, err := d.Send(ctx, outhook.Event{Type: "ping"}, []outhook.Subscriber{{ID: "customer-1", URL: receiver.URL, Unsigned: true, Concurrency: 1}})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	if _, err := d.Drain(ctx); err != nil {
+		log.Fatal(err)
+	}
+	health, err := d.Health(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, h := range health {
+		fmt.Println(h.Subscriber, h.State, h.Reason, h.Pending, "waiting")
+	}
+	// Output: customer-1 failing failing 5 waiting
+}
+
 // The zero Guard is for URLs that customers choose. A form can check them with it
 // before they are saved.
 func ExampleGuard() {

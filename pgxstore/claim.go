@@ -2,7 +2,6 @@ package pgxstore
 
 import (
 	"context"
-	"encoding/json"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -151,11 +150,8 @@ func (c *claiming) look(ctx context.Context, at *cycle, n int) (lanes []*lane, e
 		if opens != nil {
 			l.opens = *opens
 		}
-		if l.kept = standing != nil; l.kept {
-			if err := json.Unmarshal([]byte(*standing), &l.standing); err != nil {
-				return err
-			}
-		}
+		l.kept = standing != nil
+		l.standing = decodeStanding(l.standing.Subscriber, standing)
 		room, ok := c.request.Room[l.standing.Subscriber]
 		if !ok {
 			room = c.request.PerSubscriber
@@ -535,7 +531,7 @@ func (r *leasedRow) scan(rows pgx.Rows) error {
 }
 
 // claim restores the delivery, or says what is wrong with it.
-func (r *leasedRow) claim(subscriber string, payloads map[int64]*outhook.Payload) outhook.Claim {
+func (r *leasedRow) claim(subscriber string, payloads map[bodyOf]*outhook.Payload) outhook.Claim {
 	c := outhook.Claim{
 		Delivery: outhook.Delivery{
 			ID: outhook.DeliveryID{Event: *r.event, Subscriber: subscriber}, Type: *r.eventType,
@@ -564,28 +560,35 @@ func (r *leasedRow) claim(subscriber string, payloads map[int64]*outhook.Payload
 		fault("its snapshot cannot be restored")
 	}
 	if r.payload != nil {
-		if c.Payload = payloads[*r.payload]; c.Payload == nil {
+		if c.Payload = payloads[bodyOf{*r.payload, *r.event}]; c.Payload == nil {
 			fault("its payload is missing or cannot be restored")
 		}
 	}
 	return c
 }
 
-// payloads returns payloads by their numbers, each once. One that cannot be
+// bodyOf is a payload by its number and its event: a row that was damaged to have the
+// number of another event's does not get that.
+type bodyOf struct {
+	id    int64
+	event string
+}
+
+// payloads returns the payloads that have the numbers, each once. One that cannot be
 // restored is left out.
-func (s *Store) payloads(ctx context.Context, q pgxQueryer, numbers func(yield func(*int64) bool)) (map[int64]*outhook.Payload, error) {
+func (s *Store) payloads(ctx context.Context, q pgxQueryer, numbers func(yield func(*int64) bool)) (map[bodyOf]*outhook.Payload, error) {
 	wanted := make(map[int64]bool)
 	for n := range numbers {
 		if n != nil {
 			wanted[*n] = true
 		}
 	}
-	found := make(map[int64]*outhook.Payload, len(wanted))
+	found := make(map[bodyOf]*outhook.Payload, len(wanted))
 	if len(wanted) == 0 {
 		return found, nil
 	}
 	rows, err := q.Query(ctx, s.sql(`
-select p.id, p.content_type, p.header, p.body
+select p.id, p.event, p.content_type, p.header, p.body
 from unnest($1::bigint[]) u (id) cross join lateral (select * from {schema}.payload p where p.id = u.id limit 1) p`),
 		slices.Collect(maps.Keys(wanted)))
 	if err != nil {
@@ -593,14 +596,14 @@ from unnest($1::bigint[]) u (id) cross join lateral (select * from {schema}.payl
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var id int64
+		var of bodyOf
 		var header []byte
 		p := &outhook.Payload{}
-		if err := rows.Scan(&id, &p.ContentType, &header, &p.Body); err != nil {
+		if err := rows.Scan(&of.id, &of.event, &p.ContentType, &header, &p.Body); err != nil {
 			return nil, err
 		}
 		if p.Header, err = stored.DecodeHeader(header); err == nil {
-			found[id] = p
+			found[of] = p
 		}
 	}
 	return found, rows.Err()

@@ -181,7 +181,7 @@ func (s *Store) fill(ctx context.Context, q pgxQueryer, rows []foundRow) error {
 	})
 	for i := range rows {
 		if n := rows[i].payload; n != nil {
-			rows[i].Payload = payloads[*n]
+			rows[i].Payload = payloads[bodyOf{*n, rows[i].ID.Event}]
 		}
 	}
 	return err

@@ -50,16 +50,15 @@ func (s *Store) UpdateStandings(ctx context.Context, subscribers []string, updat
 func (s *Store) Standings(ctx context.Context) iter.Seq2[outhook.Standing, error] {
 	return func(yield func(outhook.Standing, error) bool) {
 		for last := int64(-1); ; {
-			const page = `select id, standing::text from {schema}.subscriber where standing is not null and id > $1::bigint order by id limit 500`
+			const page = `select id, name, standing::text from {schema}.subscriber where standing is not null and id > $1::bigint order by id limit 500`
 			rows, err := s.pool.Query(ctx, s.sql(page), last)
 			if err == nil {
 				var found []outhook.Standing
 				found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (standing outhook.Standing, err error) {
-					var text string
-					if err := row.Scan(&last, &text); err != nil {
-						return standing, err
-					}
-					return standing, json.Unmarshal([]byte(text), &standing)
+					var name string
+					var text *string
+					err = row.Scan(&last, &name, &text)
+					return decodeStanding(name, text), err
 				})
 				for _, standing := range found {
 					if err == nil && !yield(standing, nil) {
@@ -103,11 +102,7 @@ order by s.id for update`), arg)
 		if err := rows.Scan(&row.id, &row.standing.Subscriber, &text, &now); err != nil {
 			return nil, now, err
 		}
-		if text != nil {
-			if err := json.Unmarshal([]byte(*text), &row.standing); err != nil {
-				return nil, now, err
-			}
-		}
+		row.standing = decodeStanding(row.standing.Subscriber, text)
 		row.before = row.standing
 		found[row.id] = row
 	}
@@ -155,9 +150,8 @@ func (s *Store) swapStanding(ctx context.Context, tx pgx.Tx, id int64, before, a
 	if err != nil || text == nil {
 		return false, err
 	}
-	current := outhook.Standing{Subscriber: before.Subscriber}
-	if err := json.Unmarshal([]byte(*text), &current); err != nil || current != before {
-		return false, err
+	if decodeStanding(before.Subscriber, text) != before {
+		return false, nil
 	}
 	stored, opens, forever, err := encodeStanding(after, now.UTC())
 	if err != nil {
@@ -165,6 +159,17 @@ func (s *Store) swapStanding(ctx context.Context, tx pgx.Tx, id int64, before, a
 	}
 	_, err = tx.Exec(ctx, s.sql(storeStanding), id, stored, opens, forever)
 	return err == nil, err
+}
+
+// decodeStanding returns the zero standing if it cannot restore the stored one:
+// there is no better use for one that nobody can read. Whose it is, the column of
+// the name says.
+func decodeStanding(subscriber string, text *string) (standing outhook.Standing) {
+	if text == nil || json.Unmarshal([]byte(*text), &standing) != nil {
+		standing = outhook.Standing{}
+	}
+	standing.Subscriber = subscriber
+	return standing
 }
 
 // encodeStanding returns the stored form, nil for a zero standing, and when it

@@ -121,7 +121,7 @@ func (c *claimer) more() bool { return len(c.picked) < c.request.Limit }
 
 // laneQuery returns what can be claimed of a subscriber, now or later.
 const laneQuery = `
-select p.id, p.ready, p.expires, p.attempts, p.unfinished, d.event, d.type, d.time, d.order_key, d.hold_on_dead,
+select p.id, p.ready, p.expires, p.attempts, p.unfinished, d.event, d.type, d.time, d.order_key, d.hold_on_dead <> 0,
     d.delay, d.ttl, d.digest, d.payload, d.entered, d.replay, d.snapshot
 from outhook_pending p cross join outhook_delivery d on d.id = p.id
 where p.subscriber = ? and p.ready > 0
@@ -258,7 +258,7 @@ func (c *claimer) lease() (claimed outhook.Claimed, err error) {
 	if err != nil {
 		return outhook.Claimed{}, err
 	}
-	bodies := make(map[int64]*outhook.Payload)
+	bodies := make(map[bodyOf]*outhook.Payload)
 	for i := range c.picked {
 		d := &c.picked[i]
 		token++
@@ -279,16 +279,24 @@ func (c *claimer) lease() (claimed outhook.Claimed, err error) {
 	return claimed, nil
 }
 
+// bodyOf is a payload by its number and its event: a row that was damaged to have the
+// number of another event's does not get that.
+type bodyOf struct {
+	id    int64
+	event string
+}
+
 // payload reads the payload of a delivery, once for all that share it.
-func (c *claimer) payload(d *candidate, read map[int64]*outhook.Payload) error {
+func (c *claimer) payload(d *candidate, read map[bodyOf]*outhook.Payload) error {
 	if d.body == nil {
 		return nil // it was enqueued without
 	}
-	if d.Payload = read[*d.body]; d.Payload != nil {
+	of := bodyOf{*d.body, d.ID.Event}
+	if d.Payload = read[of]; d.Payload != nil {
 		return nil
 	}
 	var content payload
-	_, err := c.one("select content_type, header, body from outhook_payload where id = ?", []any{*d.body},
+	_, err := c.one("select content_type, header, body from outhook_payload where id = ? and event = ?", []any{of.id, of.event},
 		&content.contentType, &content.header, &content.body)
 	if err != nil {
 		return err
@@ -297,7 +305,7 @@ func (c *claimer) payload(d *candidate, read map[int64]*outhook.Payload) error {
 	if faulty != nil && d.Fault == "" {
 		d.Fault = fault(faulty)
 	}
-	d.Payload, read[*d.body] = p, p
+	d.Payload, read[of] = p, p
 	return nil
 }
 

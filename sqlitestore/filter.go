@@ -128,8 +128,8 @@ func (s selection) conditions() string {
 func (s selection) read(ctx context.Context, q queryer, id, now int64) (record outhook.Record, found bool, err error) {
 	s.where = append(s.where, "d.id = ?", "s.id = d.subscriber")
 	rows, err := q.QueryContext(ctx, `select d.event, s.name, d.type, d.time, d.order_key, d.payload, d.entered, d.replay,
-		p.ready, p.due, p.live, o.state, o.reason, o.at, b.content_type, b.header, b.body
-		from outhook_subscriber s join `+anyState+" left join outhook_payload b on b.id = d.payload"+s.conditions(), append(s.args, id)...)
+		p.ready, p.due, p.live <> 0, o.state, o.reason, o.at, b.content_type, b.header, b.body
+		from outhook_subscriber s join `+anyState+" left join outhook_payload b on b.id = d.payload and b.event = d.event"+s.conditions(), append(s.args, id)...)
 	if err != nil {
 		return record, false, err
 	}

@@ -61,7 +61,7 @@ type delivery struct {
 
 func (f *finisher) finish(o *outhook.Outcome, attempts any) (lost bool, err error) {
 	var d delivery
-	found, err := f.one(`select d.id, d.subscriber, d.order_key, d.hold_on_dead, p.token, p.live, p.expires
+	found, err := f.one(`select d.id, d.subscriber, d.order_key, d.hold_on_dead <> 0, p.token, p.live <> 0, p.expires
 		from outhook_delivery d left join outhook_pending p on p.id = d.id
 		where d.event = ? and d.subscriber = (select id from outhook_subscriber where name = ?)`,
 		[]any{o.Lease.ID.Event, o.Lease.ID.Subscriber},

@@ -151,7 +151,7 @@ func (t *transaction) cancel(id, token int64) error {
 	var k key
 	var live bool
 	var due int64
-	_, err := t.one(`select d.subscriber, d.order_key, p.live, p.due from outhook_pending p join outhook_delivery d on d.id = p.id
+	_, err := t.one(`select d.subscriber, d.order_key, p.live <> 0, p.due from outhook_pending p join outhook_delivery d on d.id = p.id
 		where p.id = ?`, []any{id}, &k.subscriber, &k.name, &live, &due)
 	if err != nil {
 		return err

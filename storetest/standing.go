@@ -70,7 +70,9 @@ func (t *trial) breaker() {
 		t.check(len(claimed.Claims) == 1, "Claim returned %d deliveries behind an open breaker, want one probe", len(claimed.Claims))
 		kept := t.kept("s")
 		t.check(claimed.Standings["s"].Epoch == kept.Epoch, "the probe is of epoch %d, and the standing that is kept of %d", claimed.Standings["s"].Epoch, kept.Epoch)
-		t.none("a probe is under way", "a", "b", "c")
+		if length == hour { // a short one may have ended by now
+			t.none("a probe is under way", "a", "b", "c")
+		}
 		return claimed.Claims[0]
 	}
 

@@ -3,10 +3,13 @@ package outhook
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"maps"
 	"net"
@@ -15,18 +18,32 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-const canaryToken = "canary-in-the-query"
+const (
+	canaryToken  = "canary-in-the-query"
+	canaryHeader = "canary-in-the-header"
+	canaryText   = "canary-key-of-stripe"
+	canarySeed   = "canary: seed of thirty-two bytes"
+)
 
 var (
-	canary    = secretPrefix + base64.StdEncoding.EncodeToString([]byte("canary: key of thirty-two bytes!"))
-	canaryKey = Key{Secret: NewSecret(canary)}
+	canary     = secretPrefix + base64.StdEncoding.EncodeToString([]byte("canary: key of thirty-two bytes!"))
+	canaryKey  = Key{Secret: NewSecret(canary)}
+	canaryPair = base64.StdEncoding.EncodeToString(ed25519.NewKeyFromSeed([]byte(canarySeed)))
+
+	canaries = []string{canary, canaryText, canarySeed, canaryPair, canaryToken, canaryHeader}
 )
+
+// canaryKeys are one of each kind.
+func canaryKeys() []Key {
+	return []Key{canaryKey, {Secret: NewSecret(privatePrefix + canaryPair)}, {Secret: NewSecret(canaryText), Scheme: "stripe"}}
+}
 
 // A tape records, by where it came from, every text that could show a secret.
 type tape struct {
@@ -124,12 +141,17 @@ func (c *canaryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // canaryReceiver answers by the path, and repeats the token wherever it can.
 func canaryReceiver(w http.ResponseWriter, r *http.Request) {
+	said := r.URL.RawQuery + r.Header.Get("Authorization")
 	if r.Header.Get("X-Quiet") != "" {
-		r.URL.RawQuery = ""
+		said = ""
 	}
-	w.Header().Set("X-Echo", r.URL.RawQuery)
+	w.Header().Set("X-Echo", said)
+	w.Header().Set("Webhook-Delivery", said)
 	switch r.URL.Path {
 	case "/200":
+	case "/302":
+		w.Header().Set("Location", "/200?"+said)
+		w.WriteHeader(302)
 	case "/410":
 		w.WriteHeader(410)
 	case "/429":
@@ -138,14 +160,14 @@ func canaryReceiver(w http.ResponseWriter, r *http.Request) {
 	case "/garbage":
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err == nil {
-			_, _ = fmt.Fprintf(conn, "%s\r\n\r\n", r.URL.RawQuery)
+			_, _ = fmt.Fprintf(conn, "%s\r\n\r\n", said)
 			_ = conn.Close()
 		}
 		return
 	default:
 		w.WriteHeader(500)
 	}
-	_, _ = w.Write([]byte(r.URL.RawQuery))
+	_, _ = w.Write([]byte(said))
 }
 
 // TestCanary sends a recognisable secret and a URL with a recognisable token
@@ -155,11 +177,16 @@ func TestCanary(t *testing.T) {
 	server, _ := receiver(t, canaryReceiver)
 	closed := httptest.NewServer(nil)
 	closed.Close()
+	untrusted := httptest.NewUnstartedServer(http.HandlerFunc(canaryReceiver))
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	untrusted.StartTLS()
+	t.Cleanup(untrusted.Close)
 	var jsonLog, textLog bytes.Buffer
 	options := Options{
 		Transport: &canaryTransport{testTransport(t)},
 		Guard:     DevelopmentGuard(),
 		Retry:     Schedule(time.Hour),
+		Steering:  true,
 		Signers: map[string]Signer{
 			"panic": signerFunc(func() (http.Header, error) { panic(canary) }),
 			"error": signerFunc(func() (http.Header, error) { return nil, errors.New(canary) }),
@@ -174,7 +201,7 @@ func TestCanary(t *testing.T) {
 	require.NoError(t, err)
 
 	to := func(base, path string, change func(*Subscriber)) Subscriber {
-		s := Subscriber{ID: path[1:], URL: base + path + "?" + canaryToken, Keys: []Key{canaryKey}}
+		s := Subscriber{ID: path[1:], URL: base + path + "?" + canaryToken, Keys: canaryKeys(), Header: http.Header{"Authorization": {canaryHeader}}}
 		if change != nil {
 			change(&s)
 		}
@@ -188,6 +215,8 @@ func TestCanary(t *testing.T) {
 		to(server.URL, "/500", nil),
 		to(server.URL, "/410", nil),
 		to(server.URL, "/429", nil),
+		to(server.URL, "/302", nil),
+		to(untrusted.URL, "/untrusted", nil),
 		to(server.URL, "/garbage", nil),
 		to(server.URL, "/panic", nil),
 		to(server.URL, "/error", nil),
@@ -202,7 +231,7 @@ func TestCanary(t *testing.T) {
 	require.Len(t, receipt.Accepted, len(subscribers))
 	canaryFaults(t, d, &tp, server.URL)
 	for _, s := range subscribers {
-		s.Header = http.Header{"X-Quiet": {"1"}} // Try keeps what the receiver answers
+		s.Header = http.Header{"X-Quiet": {"1"}, "Authorization": {canaryHeader}} // Try keeps what the receiver answers
 		attempt, err := d.Try(t.Context(), Event{Type: "x"}, s)
 		tp.print(attempt)
 		tp.add("error of Try", fmt.Sprint(err))
@@ -227,6 +256,10 @@ func TestCanary(t *testing.T) {
 	}
 	stats, err := d.Stats(t.Context())
 	require.NoError(t, err)
+	healths, err := d.Health(t.Context())
+	require.NoError(t, err)
+	require.NotEmpty(t, healths)
+	tp.print(healths)
 	canaryTypes(t, &tp, d, options, stats, subscribers)
 
 	tp.add("JSON log", jsonLog.String())
@@ -236,13 +269,11 @@ func TestCanary(t *testing.T) {
 		"[]outhook.Delivery", "[]outhook.Key", "[]outhook.Outcome", "*outhook.Dispatcher", "outhook.Attempt", "outhook.Claim",
 		"outhook.Claimed", "outhook.Delivery", "outhook.Effect", "outhook.Key", "outhook.Observation", "outhook.Options",
 		"outhook.Outcome", "outhook.Receipt", "outhook.Record", "outhook.Secret", "outhook.Snapshot", "outhook.Standing",
-		"outhook.Stats", "outhook.Verifier",
+		"outhook.StandingChange", "outhook.Stats", "outhook.Verifier", "[]outhook.Health",
 	})
 	for _, where := range slices.Sorted(maps.Keys(tp.texts)) {
 		t.Run(where, func(t *testing.T) {
-			text := string(tp.texts[where])
-			requireHidden(t, text, canary)
-			require.NotContains(t, text, canaryToken)
+			requireHidden(t, string(tp.texts[where]), canaries...)
 		})
 	}
 }
@@ -254,22 +285,22 @@ func TestCanaryAtRest(t *testing.T) {
 	sealer := newSealer(t, SealingKey{ID: "k1", Secret: NewSecret(sealingSecret)})
 	canarySubscriber := func(id string) Subscriber {
 		return Subscriber{
-			ID: id, URL: "https://" + id + ".example.com/?" + canaryToken, Keys: []Key{canaryKey},
-			Header: http.Header{"Authorization": {canaryToken}},
+			ID: id, URL: "https://" + id + ".example.com/?" + canaryToken, Keys: canaryKeys(),
+			Header: http.Header{"Authorization": {canaryHeader}},
 		}
 	}
-	faults := 0
+	var faults atomic.Int32
 	known := &register{answer: func(_ context.Context, id string, n int) (Subscriber, error) {
 		s := canarySubscriber(id)
 		switch {
 		case id == "panics" && n < 2:
-			faults++
+			faults.Add(1)
 			panic(canary)
 		case id == "invalid" && n < 2:
-			faults++
+			faults.Add(1)
 			s.Header = http.Header{"Host": {canaryToken}}
 		case id == "blocked":
-			faults++
+			faults.Add(1)
 			s.URL = "http://10.0.0.1/?" + canaryToken
 		}
 		return s, nil
@@ -314,11 +345,11 @@ func TestCanaryAtRest(t *testing.T) {
 			require.Contains(t, log.String(), map[string]string{"sealer": "no sealing key", "directory": "panic in the directory"}[name])
 			for where, text := range tp.texts {
 				require.NotEmpty(t, text, where)
-				requireHidden(t, string(text), canary, canaryToken, sealingSecret)
+				requireHidden(t, string(text), append(canaries, sealingSecret)...)
 			}
 		})
 	}
-	require.Equal(t, 5, faults)
+	require.EqualValues(t, 5, faults.Load())
 }
 
 // canaryFaults makes Send fail in every way that has to do with a secret.
@@ -331,7 +362,7 @@ func canaryFaults(t *testing.T, d *Dispatcher, tp *tape, url string) {
 		},
 		"key and unsigned": func(_ *Event, s *Subscriber) { s.Unsigned = true },
 		"unknown scheme":   func(_ *Event, s *Subscriber) { s.Keys[0].Scheme = "unknown" },
-		"expired key":      func(_ *Event, s *Subscriber) { s.Keys[0].Expires = time.Unix(1, 0) },
+		"expired key":      func(_ *Event, s *Subscriber) { s.Keys = s.Keys[:1]; s.Keys[0].Expires = time.Unix(1, 0) },
 		"too many keys":    func(_ *Event, s *Subscriber) { s.Keys = slices.Repeat(s.Keys, 17) },
 		"URL unparsable":   func(_ *Event, s *Subscriber) { s.URL = "http://[" + canaryToken },
 		"URL with a space": func(_ *Event, s *Subscriber) { s.URL += " " },
@@ -345,7 +376,7 @@ func canaryFaults(t *testing.T, d *Dispatcher, tp *tape, url string) {
 		"conflict":         func(e *Event, _ *Subscriber) { e.ID, e.Data = "e", "other" },
 		"data panics":      func(e *Event, _ *Subscriber) { e.Data = canaryData{} },
 	} {
-		event, s := Event{Type: "x"}, Subscriber{ID: "200", URL: url + "/200?" + canaryToken, Keys: []Key{canaryKey}}
+		event, s := Event{Type: "x"}, Subscriber{ID: "200", URL: url + "/200?" + canaryToken, Keys: canaryKeys()}
 		change(&event, &s)
 		_, err := d.Send(t.Context(), event, []Subscriber{s})
 		require.Error(t, err, name)
@@ -355,9 +386,29 @@ func canaryFaults(t *testing.T, d *Dispatcher, tp *tape, url string) {
 	}
 	_, err := ParseKey(canary + "!")
 	tp.add("error of ParseKey", fmt.Sprintf("%v %+v %#v", err, err, err))
+	_, err = ParseKey(privatePrefix + canaryPair[:80])
+	tp.add("error of ParseKey", fmt.Sprintf("%v %+v %#v", err, err, err))
+	_, err = canaryKeys()[2].Public()
+	tp.add("error of Public", fmt.Sprintf("%v %+v %#v", err, err, err))
+
 	verifier := Verifier{Keys: []Key{{Secret: NewSecret(canary + "!")}}}
+	verifier.Refused = func(r *http.Request, err error) { tp.add("refused", fmt.Sprintf("%v %+v %#v", err, err, err)) }
 	err = verifier.Verify(signedBy(t, time.Now(), "", testKey), nil)
 	tp.add("error of Verify", fmt.Sprintf("%v %+v %#v", err, err, err))
+	for _, keys := range [][]Key{verifier.Keys, {canaryKey}, canaryKeys(), nil} {
+		verifier.Keys = keys
+		handler := verifier.Handler(func(context.Context, Event) error { panic(canary) })
+		for _, key := range []Key{testKey, canaryKey} {
+			r := httptest.NewRequest(http.MethodPost, "/?"+canaryToken, nil)
+			r.Header = signedBy(t, time.Now(), "", key)
+			r.Header.Set("Authorization", canaryHeader)
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, r)
+			require.GreaterOrEqual(t, w.Code, 400)
+			tp.add("answer of Handler", fmt.Sprint(w.Code, w.Header(), w.Body))
+		}
+	}
+	require.Contains(t, string(tp.texts["refused"]), "panic in the handler")
 }
 
 type canaryData struct{}

@@ -25,15 +25,16 @@ const headerStripe = "Stripe-Signature"
 // Sign implements [Signer].
 func (Stripe) Sign(_ context.Context, m Message, keys []Key) (http.Header, error) {
 	timestamp := m.timestamp()
-	value := "t=" + timestamp
+	var value strings.Builder
+	value.WriteString("t=" + timestamp)
 	for _, key := range keys {
 		secret := key.Secret.Reveal()
 		if secret == "" {
 			return nil, errEmptySecret
 		}
-		value += ",v1=" + hex.EncodeToString(sumStripe(secret, timestamp, m.Body))
+		value.WriteString(",v1=" + hex.EncodeToString(sumStripe(secret, timestamp, m.Body)))
 	}
-	return http.Header{headerStripe: {value}}, nil
+	return http.Header{headerStripe: {value.String()}}, nil
 }
 
 // CheckKey returns an error that matches [ErrKey] if the secret is empty.

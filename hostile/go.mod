@@ -9,7 +9,6 @@ require (
 	github.com/outhook/outhook v0.0.0
 	github.com/stretchr/testify v1.12.1
 	github.com/vishvananda/netlink v1.3.1
-	go.uber.org/goleak v1.3.0
 	golang.org/x/net v0.62.0
 )
 

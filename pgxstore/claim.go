@@ -553,7 +553,7 @@ func (r *leasedRow) claim(subscriber string, payloads map[bodyOf]*outhook.Payloa
 	if c.Time, err = stored.DecodeTime(*r.time); err != nil {
 		fault("its time cannot be restored")
 	}
-	if copy(c.Digest[:], r.digest) != len(c.Digest) {
+	if copy(c.Digest[:], r.digest); len(r.digest) != len(c.Digest) {
 		fault("its digest cannot be restored")
 	}
 	if err := c.Snapshot.UnmarshalBinary(r.snapshot); err != nil {

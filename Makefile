@@ -68,7 +68,7 @@ fuzz: ## run each fuzz target of all modules for FUZZTIME
 		go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x "$$dir" </dev/null >.bin/fuzz-log 2>&1 \
 			|| { grep -qx '    context deadline exceeded' .bin/fuzz-log && ! grep -qE 'Failing input|seed#' .bin/fuzz-log; } \
 			|| { cat .bin/fuzz-log; failed="$$failed $$dir/$$f"; }; \
-		echo "$$dir/$$f $$(grep -o 'execs: [0-9]*' .bin/fuzz-log | tail -n 1)"; \
+		echo "$$dir/$$f $$(grep '^fuzz: elapsed' .bin/fuzz-log | tail -n 1)"; \
 	done < .bin/fuzz; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 .PHONY: bench

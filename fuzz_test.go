@@ -244,6 +244,12 @@ func FuzzHeader(f *testing.F) {
 	} {
 		f.Add(seed[0], seed[1])
 	}
+	for _, name := range []string{
+		"Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "TE", "Trailer", "Upgrade", "Content-Length", "Content-Encoding", "Content-Type",
+		"Expect", "Idempotency-Key", "X-Idempotency-Key", "Webhook-Signature", "X-Aws-A", "X-Amz-A", "X-Goog-A", "X-Google-A", "X-Ms-A", "X-Azure-A",
+	} {
+		f.Add(name, "a")
+	}
 	accepted := func(h http.Header) bool {
 		var found faults
 		checkHeader("s", "Header", h, &found)
@@ -404,6 +410,9 @@ func FuzzVerify(f *testing.F) {
 			require.Error(t, with("Webhook-Timestamp", string(flip([]byte(header.Get("Webhook-Timestamp")), i))))
 		}
 		require.ErrorIs(t, with("Webhook-Signature", string(flip([]byte(signature), bit))), ErrSignature)
+		for i := range uint(8) { // of the last character, which has bits that stand for nothing
+			require.ErrorIs(t, with("Webhook-Signature", string(flip([]byte(signature), 8*uint(len(signature)-2)+i))), ErrSignature)
+		}
 		require.NoError(t, with("Webhook-Signature", "v1a,"+signature[3:]+" v1,x "+signature), "among others")
 		other := Verifier{Keys: []Key{keyOf(flip(raw, bit))}, Tolerance: verifier.Tolerance}
 		require.ErrorIs(t, other.Verify(header, body), ErrSignature)
@@ -477,6 +486,10 @@ func FuzzSchemes(f *testing.F) {
 				require.Error(t, verifier.Verify(changed, body), "%s: %s: %q", s.name, name, after)
 				changed[name] = []string{before, before}
 				require.ErrorIs(t, verifier.Verify(changed, body), ErrHeader, "%s: twice", s.name)
+				if s.name == "stripe" {
+					changed[name] = []string{before + "," + before}
+					require.ErrorIs(t, verifier.Verify(changed, body), ErrHeader, "two times")
+				}
 			}
 		}
 	})
@@ -613,6 +626,7 @@ func FuzzSnapshot(f *testing.F) {
 		if fault != nil {
 			require.Nil(t, first.target())
 		} else {
+			require.True(t, first.target().url == nil || first.target().url.Host != "")
 			_, _ = fmt.Fprint(io.Discard, first)
 			once, err := first.MarshalBinary()
 			require.NoError(t, err)

@@ -63,6 +63,8 @@ func FuzzDamage(f *testing.F) {
 	f.Add(uint8(0), `{"sealed":{"key":"k","data":"AAAA"}}`, int64(0), uint8(1))
 	f.Add(uint8(10), `[["X","1"],[],[null],[{"base64":"/w=="}]]`, int64(0), uint8(0))
 	f.Add(uint8(12), `{"Disabled":true,"Epoch":9223372036854775807}`, int64(0), uint8(0))
+	f.Add(uint8(12), `{"Subscriber":"g","Failures":1}`, int64(0), uint8(0))
+	f.Add(uint8(12), `{"Failures":1.5}`, int64(0), uint8(0))
 	f.Add(uint8(12), `{"PausedUntil":"9999-12-31T23:59:59Z"}`, int64(0), uint8(0))
 	f.Add(uint8(20), `[{"number":1,"header":[["X"]]}]`, int64(0), uint8(0))
 

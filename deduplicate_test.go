@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -405,4 +406,72 @@ func TestMemoryDeduplicatorModelConcurrent(t *testing.T) {
 	require.NotZero(t, waited)
 	require.NotZero(t, gaveUp)
 	require.NotZero(t, repeated)
+}
+
+// What is known needs no waiting, also for a caller whose context has ended.
+func TestMemoryDeduplicatorKnownAndEnded(t *testing.T) {
+	m := NewMemoryDeduplicator(1)
+	require.NoError(t, m.Once(t.Context(), "a", succeed))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		require.NoError(t, m.Once(ended, "a", fail))
+	}
+}
+
+// Those that waited for a call that succeeded are told so, though its ID is forgotten
+// before they look.
+func TestMemoryDeduplicatorForgetsWhileOthersWait(t *testing.T) {
+	bubble(t, "forgotten", func(t *testing.T) {
+		m := NewMemoryDeduplicator(1)
+		var wg sync.WaitGroup
+		for n := range 200 {
+			wg.Go(func() {
+				err := m.Once(t.Context(), "a", func(context.Context) error {
+					if n > 0 {
+						panic("handled again")
+					}
+					time.Sleep(time.Second)
+					return nil
+				})
+				require.NoError(t, err)
+				require.NoError(t, m.Once(t.Context(), "b", succeed)) // now "a" is forgotten
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+	})
+}
+
+func TestMemoryDeduplicatorZero(t *testing.T) {
+	var m MemoryDeduplicator
+	for n := range 10_000 {
+		if err := m.Once(t.Context(), strconv.Itoa(n), succeed); err != nil {
+			require.NoError(t, err)
+		}
+	}
+	require.True(t, known(t, &m, "0"))
+	require.NoError(t, m.Once(t.Context(), "one more", succeed))
+	require.False(t, known(t, &m, "0"))
+	require.True(t, known(t, &m, "1"))
+}
+
+// Long IDs take no more memory than short ones.
+func TestMemoryDeduplicatorLongIDs(t *testing.T) {
+	heap := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	const size = 1 << 16
+	m, before := NewMemoryDeduplicator(100), heap()
+	for n := range 100 {
+		require.NoError(t, m.Once(t.Context(), strings.Repeat("a", size)+strconv.Itoa(n), succeed))
+	}
+	grown := int64(heap() - before)
+	t.Logf("%d KiB for %d IDs of %d KiB", grown>>10, 100, size>>10)
+	require.Less(t, grown, int64(size))
+	require.True(t, known(t, m, strings.Repeat("a", size)+"0"))
+	require.False(t, known(t, m, strings.Repeat("a", size)))
 }

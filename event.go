@@ -68,23 +68,26 @@ type Payload struct {
 }
 
 // Decode returns the data of an event that arrived as a Standard Webhooks
-// envelope, as a value of type T. Unknown fields are ignored. It fails if the
-// event has no payload, or one that is not such an envelope, or if its data is
-// no T.
-func Decode[T any](event Event) (T, error) {
+// envelope, as a value of type T. Unknown fields are ignored, and null, which an Event
+// without Data has, is the zero T. It fails if the event has no payload, or one that
+// is not such an envelope, or if its data is no T.
+func Decode[T any](event Event) (data T, err error) {
 	var envelope struct {
-		Data *T `json:"data"`
+		Data json.RawMessage `json:"data"`
 	}
 	if event.Payload == nil {
-		return *new(T), fmt.Errorf("outhook: decode event %q: no payload", event.ID)
+		return data, fmt.Errorf("outhook: decode event %q: no payload", event.ID)
 	}
-	if err := json.Unmarshal(event.Payload.Body, &envelope); err != nil {
+	if err = json.Unmarshal(event.Payload.Body, &envelope); err == nil && envelope.Data == nil {
+		return data, fmt.Errorf("outhook: decode event %q: the payload has no data", event.ID)
+	}
+	if err == nil {
+		err = json.Unmarshal(envelope.Data, &data)
+	}
+	if err != nil {
 		return *new(T), fmt.Errorf("outhook: decode event %q: %w", event.ID, err)
 	}
-	if envelope.Data == nil {
-		return *new(T), fmt.Errorf("outhook: decode event %q: the payload has no data", event.ID)
-	}
-	return *envelope.Data, nil
+	return data, nil
 }
 
 // A Subscriber wants to know of events.

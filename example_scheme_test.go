@@ -252,7 +252,7 @@ func (sha512Signer) Sign(_ context.Context, m outhook.Message, keys []outhook.Ke
 
 // A scheme that is no HMAC-SHA256 is a type with one method. It stands in
 // Options.Signers under a name, and each key says by that name that it is for it.
-func ExampleSigner_sha512() {
+func ExampleSigner() {
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		fmt.Println(r.Header.Get("X-Acme-512")[:16])
 	}))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 )
 
 // A Mux hands received events on by their type: to what was registered with [On] for
@@ -12,8 +11,8 @@ import (
 // [Verifier.Handler]. The zero Mux has nothing registered. Register everything
 // before the first event.
 type Mux struct {
-	// Other handles the events that nothing is registered for. Nil: they are
-	// accepted and dropped.
+	// Other handles the events that nothing is registered for, and those that
+	// have no type, for their body is no envelope. Nil: they are accepted and dropped.
 	Other func(ctx context.Context, event Event) error
 
 	handlers map[string]func(context.Context, Event) error // by pattern
@@ -44,10 +43,13 @@ func On[T any](m *Mux, pattern string, handle func(ctx context.Context, event Ev
 
 // Handle hands an event on.
 func (m *Mux) Handle(ctx context.Context, event Event) error {
-	handle := m.handlers[event.Type]
-	for prefix := event.Type; handle == nil && prefix != ""; {
-		prefix = prefix[:max(strings.LastIndexByte(prefix, '.'), 0)]
-		handle = m.handlers[strings.TrimPrefix(prefix+".*", ".")]
+	handle, longest := m.handlers[event.Type], 0
+	if handle == nil && event.Type != "" {
+		for pattern, h := range m.handlers {
+			if len(pattern) > longest && matchType(pattern, event.Type) {
+				handle, longest = h, len(pattern)
+			}
+		}
 	}
 	switch {
 	case handle != nil:

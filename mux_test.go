@@ -228,3 +228,37 @@ func TestOnPanics(t *testing.T) {
 		require.Len(t, m.handlers, 3, "nothing is registered")
 	}
 }
+
+// An Event without Data is one of whatever type there is nothing to say of.
+func TestMuxWithoutData(t *testing.T) {
+	var m Mux
+	calls := 0
+	On(&m, "ping", func(_ context.Context, _ Event, data struct{}) error {
+		calls++
+		return nil
+	})
+	v := Verifier{Keys: []Key{testKey}}
+	server, _ := receiver(t, v.Handler(m.Handle).ServeHTTP)
+	d, err := New(NewMemoryStore(), &Options{Guard: DevelopmentGuard()})
+	require.NoError(t, err)
+	attempt, err := d.Try(t.Context(), Event{Type: "ping"}, Subscriber{ID: "a", URL: server.URL, Keys: v.Keys})
+	require.NoError(t, err)
+	require.Equal(t, 204, attempt.Status)
+	require.Equal(t, 1, calls)
+}
+
+// A type of a strange sender may be as long as a body: it is looked up all the same,
+// without more copies than there are full stops.
+func TestMuxLongType(t *testing.T) {
+	take := taking(false, "a", "a.*")
+	for eventType, want := range map[string]string{strings.Repeat(".", 1<<16): "", "a" + strings.Repeat(".a", 1<<16): "a.*"} {
+		event := enveloped(eventType, "1")
+		got, err := take(event)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	var m Mux
+	On(&m, "b.*", func(context.Context, Event, int) error { return nil })
+	event := enveloped(strings.Repeat(".", 1<<10), "1")
+	require.Zero(t, testing.AllocsPerRun(10, func() { _ = m.Handle(t.Context(), event) }))
+}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -104,6 +105,9 @@ func TestReceiveAnswers(t *testing.T) {
 		{"status below", Verifier{}, nil, &StatusError{Status: 399}, 500, nil, "outhook: status 399", true},
 		{"lowest status", Verifier{}, nil, &StatusError{Status: 400}, 400, nil, "outhook: status 400", true},
 		{"highest status", Verifier{}, nil, &StatusError{Status: 599}, 599, nil, "outhook: status 599", true},
+		{"of another webhook", Verifier{}, nil, fmt.Errorf("hidden: %w", ErrSignature), 500, ErrSignature, "hidden: " + ErrSignature.Error(), true},
+		{"of another header", Verifier{}, nil, &StatusError{Status: 200, Err: ErrHeader}, 500, ErrHeader, "outhook: status 200: " + ErrHeader.Error(), true},
+		{"no keys", Verifier{Keys: []Key{}}, nil, nil, 401, ErrSignature, ErrSignature.Error() + ": the Verifier has no live key", false},
 		{"status above", Verifier{}, nil, &StatusError{Status: 600}, 500, nil, "outhook: status 600", true},
 		{"no header", Verifier{}, func(r *http.Request) { r.Header.Del("Webhook-Id") }, nil, 400, ErrHeader, ErrHeader.Error() + ": Webhook-Id", false},
 		{"timestamp", Verifier{}, func(r *http.Request) { r.Header.Set("Webhook-Timestamp", "1") }, nil, 401, ErrTimestamp, ErrTimestamp.Error(), false},
@@ -219,6 +223,7 @@ func TestHandlerPanics(t *testing.T) {
 		require.Len(t, list, 1)
 		require.ErrorIs(t, list[0], errPanic)
 		require.ErrorContains(t, list[0], "panic in the handler")
+		require.ErrorContains(t, list[0], "TestHandlerPanics", "it says where")
 		require.NotContains(t, list[0].Error(), "hidden")
 		require.Equal(t, http.StatusNoContent, answered(h, posted(header, "b")).Code, "it is handled when it comes again")
 		require.Equal(t, 2, calls)
@@ -245,15 +250,14 @@ func TestHandlerRetryAfter(t *testing.T) {
 		{time.Second, []string{"1"}},
 		{time.Second + 1, []string{"2"}},
 		{90 * time.Minute, []string{"5400"}},
+		{math.MaxInt64, []string{"9223372037"}},
 	} {
-		for status, said := range map[int]bool{429: true, 503: true, 400: true, 204: false} {
+		for _, status := range []int{429, 503, 400, 204, 0} {
 			v := Verifier{Keys: []Key{testKey}}
 			w := answered(v.Handler(func(context.Context, Event) error {
 				return &StatusError{Status: status, RetryAfter: test.after}
 			}), posted(signedBy(t, time.Now(), "b", testKey), "b"))
-			if said {
-				require.Equal(t, test.want, w.Header()["Retry-After"], test.after)
-			}
+			require.Equal(t, test.want, w.Header()["Retry-After"], test.after)
 			requireSilent(t, w)
 		}
 	}
@@ -287,7 +291,8 @@ func TestHandlerEvent(t *testing.T) {
 	}{
 		{"envelope", `{"type":"invoice.paid","timestamp":"2000-01-02T03:04:05.6+01:00","data":{"n":1}}`, "invoice.paid", time.Date(2000, 1, 2, 2, 4, 5, 600_000_000, time.UTC)},
 		{"without a time", `{"type":"x","data":1}`, "x", time.Time{}},
-		{"half an envelope", `{"type":"x","timestamp":"yesterday"}`, "", time.Time{}},
+		{"another time", `{"type":"x","timestamp":"yesterday"}`, "x", time.Time{}},
+		{"time in seconds", `{"type":"x","timestamp":946684800}`, "x", time.Time{}},
 		{"other JSON", `[1]`, "", time.Time{}},
 		{"type of another kind", `{"type":1,"timestamp":"2000-01-02T03:04:05Z"}`, "", time.Time{}},
 		{"no JSON", "\x00", "", time.Time{}},
@@ -317,6 +322,25 @@ func TestHandlerEvent(t *testing.T) {
 			require.Equal(t, "s", e.Payload.Header.Get("Ce-Source"))
 		})
 	}
+}
+
+// What Handler hands on, Event returns.
+func TestVerifierEvent(t *testing.T) {
+	const body = `{"type":"x","timestamp":"2000-01-01T00:00:00Z","data":1}`
+	v, want := Verifier{Keys: []Key{testKey}}, Event{}
+	header := signedBy(t, time.Now(), body, testKey)
+	header.Set("Content-Type", "text/x")
+	answered(v.Handler(func(_ context.Context, e Event) error {
+		want = e
+		return nil
+	}), posted(header, body))
+	require.Equal(t, "x", want.Type)
+	got, err := v.Event(header, []byte(body))
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	got, err = v.Event(header, []byte(body+" "))
+	require.ErrorIs(t, err, ErrSignature)
+	require.Zero(t, got)
 }
 
 // A counter counts what a Handler hands on, by ID.
@@ -688,6 +712,7 @@ func TestMiddleware(t *testing.T) {
 			calls++
 			require.Equal(t, "of the request", r.Context().Value(contextKey{}))
 			require.EqualValues(t, len(body), r.ContentLength)
+			require.Empty(t, r.TransferEncoding)
 			require.Equal(t, "/hooks?q=1", r.URL.String())
 			require.Equal(t, "x", r.Header.Get("X-Other"))
 			r.Header.Set("X-Other", "changed by next")
@@ -706,6 +731,7 @@ func TestMiddleware(t *testing.T) {
 		for _, method := range []string{"POST", "POST", "GET", "PUT", "DELETE", "OPTIONS"} {
 			r := httptest.NewRequest(method, "/hooks?q=1", io.MultiReader(strings.NewReader(body))) // of no known length
 			require.EqualValues(t, -1, r.ContentLength)
+			r.TransferEncoding = []string{"chunked"} // as a server has it
 			maps.Copy(r.Header, header)
 			r.Header.Set("X-Other", "x")
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

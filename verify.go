@@ -92,7 +92,7 @@ func (v *Verifier) message(header http.Header, body []byte) (Message, error) {
 		}
 	}
 	if failed == nil {
-		failed = ErrSignature // there is no live key
+		failed = fmt.Errorf("%w: the Verifier has no live key", ErrSignature)
 	}
 	return Message{}, failed
 }

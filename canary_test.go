@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -418,12 +419,16 @@ func (canaryData) MarshalJSON() ([]byte, error) { panic(canary) }
 // canaryTypes prints the exported types that nothing else has printed.
 func canaryTypes(t *testing.T, tp *tape, d *Dispatcher, options Options, stats Stats, subscribers []Subscriber) {
 	delivery := enqueued(t, d, "f", subscribers[0])[0]
+	proxied := Options{Guard: Guard{Proxy: &url.URL{Scheme: "http", Host: "proxy.example:3128", User: url.UserPassword("u", canaryHeader)}}}
+	through, err := New(NewMemoryStore(), &proxied)
+	require.NoError(t, err)
 	for _, v := range []any{
 		delivery, &delivery, delivery.Snapshot, &delivery.Snapshot,
 		Claim{Delivery: delivery}, Outcome{Effect: &Effect{}}, stats,
 		canaryKey, &canaryKey, subscribers[0].Keys, canaryKey.Secret,
 		Verifier{Keys: subscribers[0].Keys}, &Verifier{Keys: subscribers[0].Keys},
 		d, options, &options, d.Via(d.store), d.store, d.store.(tapedStore).managedStore,
+		proxied, &proxied, proxied.Guard, &proxied.Guard, through,
 	} {
 		tp.print(v)
 	}

@@ -92,6 +92,16 @@ func LocalAddresses() ([]netip.Prefix, error) {
 	return local, nil
 }
 
+// Format implements [fmt.Formatter] for all verbs. Of the proxy's URL, which may hold a
+// password, it shows scheme and host.
+func (g Guard) Format(f fmt.State, verb rune) {
+	type plain Guard
+	if g.Proxy != nil {
+		g.Proxy = &url.URL{Scheme: g.Proxy.Scheme, Host: g.Proxy.Host}
+	}
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), plain(g))
+}
+
 // clone copies the lists.
 func (g Guard) clone() Guard {
 	g.Ports, g.Allow, g.Deny, g.NAT64 = slices.Clone(g.Ports), slices.Clone(g.Allow), slices.Clone(g.Deny), slices.Clone(g.NAT64)

@@ -146,7 +146,7 @@ type worker struct {
 type workerLane struct {
 	flying   int  // jobs that occupy a slot
 	open     int  // jobs whose outcome is not stored
-	closed   int  // of the open ones, those that pause or disable it
+	closed   bool // one that pauses or disables it has left, and not all that have left are stored
 	limit    int  // of flying
 	given    int  // by the latest claim that gave any
 	round    int  // which claim that was
@@ -269,7 +269,7 @@ func (w *worker) request() (ClaimRequest, bool) {
 			continue
 		}
 		room := lane.limit - lane.flying
-		if lane.closed > 0 {
+		if lane.closed {
 			room = 0
 		}
 		lane.more = room <= 0
@@ -394,7 +394,7 @@ func (w *worker) leave(j *job, e *Effect) {
 		}
 	}
 	if j.closes {
-		j.lane.closed++
+		j.lane.closed = true
 		j.lane.shut = w.round
 	}
 	if j.suspect {
@@ -414,8 +414,8 @@ func (w *worker) close(batch []report) {
 	for i := range batch {
 		j := batch[i].job
 		j.lane.open--
-		if j.closes {
-			j.lane.closed--
+		if j.lane.closed && j.lane.open == j.lane.flying {
+			j.lane.closed = false
 			wake = true // to learn when it may be attempted again
 		}
 		if batch[i].outcome.State == Pending || j.OrderKey != "" {

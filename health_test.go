@@ -364,9 +364,9 @@ func TestGaugesAreBounded(t *testing.T) {
 	require.LessOrEqual(t, len(gs.of), maxGauges)
 	var ps paces
 	for i := range maxPaces + 10 {
-		ps.settled(strconv.Itoa(i), Rate{N: 1}, Rate{})
+		ps.note(map[string]latestPace{strconv.Itoa(i): {}})
 	}
-	require.LessOrEqual(t, len(ps.compared), maxPaces)
+	require.LessOrEqual(t, len(ps.of), maxPaces)
 }
 
 // TestProbes has several workers behind one open breaker, one of which dies.

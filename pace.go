@@ -2,6 +2,7 @@ package outhook
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -60,7 +61,7 @@ func (s *Standing) refill(now time.Time) (tokens int, at time.Time) {
 	lot, every := s.Rate.lot()
 	lots := max(now.Sub(s.Refilled)/every, 0)
 	at = s.Refilled.Add(lots * every)
-	if lots > time.Duration(burst) {
+	if lots > time.Duration((burst-s.Tokens)/lot) { // they may be too many to multiply
 		return burst, at
 	}
 	return min(s.Tokens+int(lots)*lot, burst), at
@@ -69,29 +70,38 @@ func (s *Standing) refill(now time.Time) (tokens int, at time.Time) {
 // maxPaces bounds how many subscribers a Dispatcher remembers the paces of.
 const maxPaces = 10_000
 
-// paces remembers which pace of a delivery was last compared with that of a standing,
-// so that it is not written again for each delivery that waits.
+// paces remembers which paces were brought by later deliveries than those that still
+// wait, so that the store is not asked again for each claim of these.
 type paces struct {
-	mu       sync.Mutex
-	compared map[string][2]Rate // by subscriber: of the delivery, of the standing; guarded by mu
+	mu sync.Mutex
+	of map[string]latestPace // by subscriber; guarded by mu
 }
 
-// settled reports whether the two were compared before, and notes them.
-func (p *paces) settled(subscriber string, wanted, kept Rate) bool {
-	if wanted == kept {
+// A latestPace is that of a standing, and when the delivery that brought it was enqueued, by the
+// clock of this process and with something to spare.
+type latestPace struct {
+	rate  Rate
+	since time.Time
+}
+
+// settled reports whether the pace that a claim shows would change nothing.
+func (ps *paces) settled(subscriber string, p paced) bool {
+	if p.wanted == p.kept {
 		return true
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	pair := [2]Rate{wanted, kept}
-	if p.compared[subscriber] == pair {
-		return true
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	latest, ok := ps.of[subscriber]
+	return ok && latest.rate == p.kept && time.Now().Add(-p.age).Before(latest.since)
+}
+
+func (ps *paces) note(of map[string]latestPace) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.of == nil || len(ps.of)+len(of) > maxPaces {
+		ps.of = make(map[string]latestPace)
 	}
-	if p.compared == nil || len(p.compared) >= maxPaces {
-		p.compared = make(map[string][2]Rate)
-	}
-	p.compared[subscriber] = pair
-	return false
+	maps.Copy(ps.of, of)
 }
 
 // A paced subscriber is one whose claims show which pace it should have.
@@ -99,14 +109,14 @@ type paced struct {
 	kept   Rate          // that of its standing
 	wanted Rate          // that of its latest delivery
 	age    time.Duration // of that
-	leased int           // deliveries that were leased without regard to it
+	leased int           // deliveries that were leased at the pace that was kept
 }
 
 // pace sees to it that standings have the paces that claims show.
 func (d *Dispatcher) pace(ctx context.Context, subscribers map[string]paced) {
 	var ids []string
 	for id, p := range subscribers {
-		if !d.paces.settled(id, p.wanted, p.kept) {
+		if !d.paces.settled(id, p) {
 			ids = append(ids, id)
 		}
 	}
@@ -116,13 +126,22 @@ func (d *Dispatcher) pace(ctx context.Context, subscribers map[string]paced) {
 	slices.Sort(ids)
 	ctx, cancel := context.WithTimeout(ctx, writeBudget)
 	defer cancel()
-	// If it fails, it is written when the paces are next found to differ.
-	_ = d.standings.UpdateStandings(ctx, ids, func(now time.Time, s *Standing) {
-		p, before := subscribers[s.Subscriber], s.Rate
-		if s.SetRate(p.wanted, now.Add(-p.age)); s.Rate != before {
+	const spare = time.Second // the clocks are read at different times
+	latest := make(map[string]latestPace)
+	err := d.standings.UpdateStandings(ctx, ids, func(now time.Time, s *Standing) {
+		p := subscribers[s.Subscriber]
+		s.SetRate(p.wanted, now.Add(-p.age))
+		if s.Rate != p.kept { // also if another process has changed it since the claim
 			s.debit(now.Round(0).UTC(), p.leased)
 		}
+		delete(latest, s.Subscriber) // if the store asks again
+		if s.Rate != p.wanted {
+			latest[s.Subscriber] = latestPace{s.Rate, time.Now().Add(s.RateSince.Sub(now) - spare)}
+		}
 	})
+	if err == nil { // otherwise the next claim tries again
+		d.paces.note(latest)
+	}
 }
 
 // pacesOf returns what the jobs of a claim show of the paces of their subscribers.

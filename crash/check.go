@@ -21,6 +21,9 @@ type evidence struct {
 	late          []outhook.DeliveryID
 	interruptions int // workers that were killed, or stopped beyond a lease
 	stops         int
+	killed        map[string]bool // workers, by User-Agent
+	trips         int             // breaker: what the store has counted in the end
+	beats         []beat          // rate: of the metronome
 }
 
 // A finding is what the check has counted.
@@ -99,13 +102,32 @@ func (e *evidence) check() finding {
 	if e.stops > 0 && len(e.late) == 0 {
 		f.violate("of %d workers that were stopped beyond their lease, none was told that an outcome was lost", e.stops)
 	}
-	e.checkOrder(&f, fates)
+	if e.plan.Scenario == scenarioOrder {
+		e.checkChains(&f)
+	} else {
+		e.checkOrder(&f, fates)
+	}
 	for i := range e.detailed {
 		if what := e.checkAttempts(&e.detailed[i], fates[e.detailed[i].ID]); what != "" {
 			f.violate("%v: %s: %s", e.detailed[i].ID, what, e.known(e.detailed[i].ID, fates[e.detailed[i].ID]))
 		}
 	}
 	return f
+}
+
+// checkScenario checks what the scenario is there to show, and returns its figures.
+func (e *evidence) checkScenario(f *finding) (figures string) {
+	switch e.plan.Scenario {
+	case scenarioOrder:
+		return fmt.Sprintf("keys=%d requests=%d overtaken=%d", e.plan.Keys, len(e.requests), f.overtaken)
+	case scenarioRate:
+		return e.checkRate(f)
+	case scenarioPause:
+		return e.checkPauses(f)
+	case scenarioBreaker:
+		return e.checkProbes(f)
+	}
+	return ""
 }
 
 // most bounds how many violations are told; the others are counted.
@@ -169,7 +191,7 @@ func (e *evidence) checkDelivery(f *finding, id outhook.DeliveryID, seen fate) {
 		case record.Reason == outhook.ReasonAbandoned && e.interruptions > 0:
 		case record.Reason != outhook.ReasonExhausted:
 			f.violate("%v is dead, for which there was no cause: %s", id, e.known(id, seen))
-		case seen.accepted > 0 || e.plan.answer(id).failures < maxAttempts:
+		case seen.accepted > 0 || e.plan.answer(id).failures < e.plan.maxAttempts():
 			f.violate("%v is dead, although the receiver accepts it: %s", id, e.known(id, seen))
 		}
 	default:
@@ -224,7 +246,7 @@ func (e *evidence) checkAttempts(r *outhook.Record, seen fate) string {
 		return "it is delivered, but its last attempt was not"
 	case r.State == outhook.Dead && accepted != 0:
 		return "it is dead, but an attempt was accepted"
-	case r.State == outhook.Dead && r.Reason == outhook.ReasonExhausted && len(r.Attempts) < maxAttempts:
+	case r.State == outhook.Dead && r.Reason == outhook.ReasonExhausted && len(r.Attempts) < e.plan.maxAttempts():
 		return "it is exhausted, but has not had all of its attempts"
 	}
 	return ""

@@ -24,10 +24,14 @@ func TestMain(m *testing.M) {
 
 // TestRun is a short run of the program on each store.
 func TestRun(t *testing.T) {
+	spread := "20s"
+	if testing.Short() {
+		spread = "8s"
+	}
 	for _, store := range []string{"postgres", "sqlite"} {
 		t.Run(store, func(t *testing.T) {
 			t.Parallel()
-			p, err := parse([]string{"-store", store, "-kills", "10", "-deliveries", "2000", "-stops", "1", "-rounds", "1", "-spread", "20s"})
+			p, err := parse([]string{"-store", store, "-kills", "10", "-deliveries", "2000", "-stops", "1", "-rounds", "1", "-spread", spread})
 			require.NoError(t, err)
 			var out strings.Builder
 			err = run(t.Context(), p, &out)
@@ -179,6 +183,7 @@ func TestCheckOrder(t *testing.T) {
 func TestParse(t *testing.T) {
 	for _, args := range [][]string{
 		{"-kills", "-1"}, {"-subscribers", "0"}, {"-spread", "0s"}, {"-processes", "1"}, {"-unknown"},
+		{"-scenario", "unknown"}, {"-scenario", "order", "-keys", "0"}, {"-scenario", "pause", "-repeats", "0"},
 	} {
 		_, err := parse(args)
 		require.Error(t, err, args)

@@ -34,8 +34,8 @@ func (r *parent) kill(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n := random.IntN(2 * len(workerPoints)); n < len(workerPoints) {
-			c.tell("kill", workerPoints[n])
+		if point := r.plan.point(random); point != "" {
+			c.tell("kill", point)
 			within(ctx, 3*time.Second, c.done) // it may not get there, with nothing to do
 		}
 		c.signal(syscall.SIGKILL)
@@ -89,7 +89,7 @@ func (r *parent) stop(ctx context.Context) error {
 			err = r.stopAfterAttempt(ctx, c)
 		} else {
 			c.signal(syscall.SIGSTOP)
-			err = sleep(ctx, lease+4*time.Second)
+			err = sleep(ctx, r.plan.lease()+4*time.Second)
 		}
 		r.mu.Lock()
 		r.stops++

@@ -10,6 +10,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,14 +21,17 @@ import (
 // A plan says what a run does. All processes of a run have the same, so that each
 // knows what every event is and how the receiver answers.
 type plan struct {
+	Scenario    string
 	Store       string
 	Events      int
 	Subscribers int
+	Keys        int // order: of events
 	Senders     int
 	Workers     int // at a time
 	Kills       int
 	Stops       int
 	Rounds      int // of faults of the database
+	Repeats     int // pause: how often the receiver asks for one; breaker: how many probes fail
 	Spread      time.Duration
 	Skew        time.Duration
 	Seed        uint64
@@ -45,19 +49,83 @@ const (
 	// ahead, which is a quarter of them.
 	inFlight = concurrency + concurrency/4
 
-	timeout = time.Second
-	lease   = timeout + 10*time.Second // the least that there is
-
 	chains = 8 // order keys of each sender
 )
 
-// retries leaves ten attempts.
-func retries() outhook.RetryPolicy {
-	const s = time.Second
-	return outhook.Schedule(s/10, s/5, s/2, s, s, s, s, s, s)
+// Scenarios: what is to be shown.
+const (
+	scenarioLoss    = "loss"    // nothing is lost, whatever breaks
+	scenarioOrder   = "order"   // the events of a key come one after the other
+	scenarioRate    = "rate"    // the pace of a subscriber holds over all workers
+	scenarioPause   = "pause"   // a Retry-After is kept by all workers
+	scenarioBreaker = "breaker" // an open breaker lets one probe through at a time
+)
+
+// timeout is that of an attempt. Where a machine that is slow must not be taken for a receiver
+// that hangs, it is longer; where a lease has to be waited for, it is not.
+func (p *plan) timeout() time.Duration {
+	switch p.Scenario {
+	case scenarioLoss:
+		return time.Second
+	case scenarioBreaker, scenarioOrder:
+		return 2 * time.Second
+	}
+	return 5 * time.Second
 }
 
-const maxAttempts = 10
+// lease is the least that there is.
+func (p *plan) lease() time.Duration { return p.timeout() + 10*time.Second }
+
+// poll is short where workers are to find at the same time what waits.
+func (p *plan) poll() time.Duration {
+	switch p.Scenario {
+	case scenarioPause, scenarioBreaker:
+		return 50 * time.Millisecond
+	}
+	return 0
+}
+
+// delays are those between the attempts of a delivery.
+func (p *plan) delays() []time.Duration {
+	const s = time.Second
+	switch p.Scenario {
+	case scenarioLoss:
+		return []time.Duration{s / 10, s / 5, s / 2, s, s, s, s, s, s}
+	case scenarioOrder:
+		return []time.Duration{s / 20, s / 10, s / 5}
+	}
+	return slices.Repeat([]time.Duration{s / 20}, 50)
+}
+
+func (p *plan) maxAttempts() int { return len(p.delays()) + 1 }
+
+// breaker is that of the workers, with pauses that a run can wait for.
+func (p *plan) breaker() outhook.Breaker {
+	short := outhook.Breaker{Pause: time.Second / 5, MaxPause: time.Second}
+	if p.Scenario == scenarioBreaker {
+		short.Failures = 1
+	}
+	return short
+}
+
+// pace is that of the subscribers.
+func (p *plan) pace() outhook.Rate {
+	if p.Scenario == scenarioRate {
+		return outhook.Rate{N: 50}
+	}
+	return outhook.Rate{}
+}
+
+// subscriberConcurrency is how many attempts a worker may have in flight to a subscriber.
+func (p *plan) subscriberConcurrency() int {
+	switch p.Scenario {
+	case scenarioPause, scenarioBreaker:
+		return 2
+	case scenarioRate:
+		return concurrency
+	}
+	return 8
+}
 
 // draw returns random numbers that depend on the seed and on what they are for alone.
 func (p *plan) draw(purpose ...string) *rand.Rand {
@@ -104,10 +172,13 @@ func (p *plan) payload(n int) *outhook.Payload {
 	return &outhook.Payload{Body: text}
 }
 
-// chain returns the order key of every fifth event. The events of a chain have the
-// same sender, which sends them one after the other.
+// chain returns the order key of an event, where order is to be shown, or of every fifth.
+// The events of a chain have the same sender, which sends them one after the other.
 func (p *plan) chain(n int) string {
-	if n%5 != 0 {
+	switch {
+	case p.Scenario == scenarioOrder:
+		return fmt.Sprint("key-", n%p.Keys)
+	case p.Scenario != scenarioLoss || n%5 != 0:
 		return ""
 	}
 	return fmt.Sprintf("chain-%d-%d", n%p.Senders, n/5/p.Senders%chains)
@@ -124,7 +195,7 @@ func (p *plan) subscribers() []outhook.Subscriber {
 	list := make([]outhook.Subscriber, p.Subscribers)
 	for i := range list {
 		id := subscriberID(i)
-		list[i] = outhook.Subscriber{ID: id, URL: p.Receiver + "/" + id, Keys: []outhook.Key{p.key(id)}}
+		list[i] = outhook.Subscriber{ID: id, URL: p.Receiver + "/" + id, Keys: []outhook.Key{p.key(id)}, Rate: p.pace()}
 	}
 	return list
 }
@@ -142,15 +213,35 @@ const refused = 1 << 30
 func (p *plan) answer(id outhook.DeliveryID) answer {
 	r := p.draw("answer", id.Event, id.Subscriber)
 	a := answer{status: http.StatusInternalServerError}
+	var refuses, fails, pauses, slows int // of a thousand
+	switch p.Scenario {
+	case scenarioLoss:
+		refuses, fails, pauses, slows = 2, 28, 5, 15
+	case scenarioOrder:
+		refuses, fails, pauses, slows = 10, 200, 1, 50
+	}
 	switch n := r.IntN(1000); {
-	case n < 2:
+	case n < refuses:
 		a.failures = refused
-	case n < 30:
+	case n < refuses+fails:
 		a.failures = 1 + r.IntN(3)
-	case n < 35: // pauses the subscriber
+	case n < refuses+fails+pauses: // pauses the subscriber
 		a.failures, a.status = 1, http.StatusServiceUnavailable
-	case n < 50:
+	case n < refuses+fails+pauses+slows:
 		a.slow = time.Duration(50+r.IntN(300)) * time.Millisecond
 	}
 	return a
+}
+
+// point is where a worker is to be killed, empty for wherever it is. Where order is
+// to be shown, each kill leaves an attempt whose outcome is not stored.
+func (p *plan) point(random *rand.Rand) string {
+	n := random.IntN(2 * len(workerPoints))
+	switch {
+	case p.Scenario == scenarioOrder:
+		return []string{afterSend, beforeFinish}[n%2]
+	case n < len(workerPoints):
+		return workerPoints[n]
+	}
+	return ""
 }

@@ -40,6 +40,9 @@ func playRole() (status int) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	s := &points{}
+	if r.Plan.Scenario == scenarioRate {
+		s.together = make(chan struct{})
+	}
 	go s.obey(os.Stdin) // ends with the process
 	var err error
 	switch r.Name {
@@ -131,11 +134,14 @@ func (c *child) wait() (killed bool, err error) {
 func (c *child) signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) } // it may have ended
 
 // tell gives an order. A process that has ended does not hear it.
-func (c *child) tell(what, point string) {
+func (c *child) tell(what ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, _ = fmt.Fprintln(c.stdin, what, point)
+	_, _ = fmt.Fprintln(c.stdin, what...)
 }
+
+// userAgent is that of its requests.
+func (c *child) userAgent() string { return userAgent(c.cmd.Process.Pid) }
 
 // ended reports whether the process has ended.
 func (c *child) ended() bool {

@@ -20,11 +20,13 @@ import (
 type request struct {
 	id     outhook.DeliveryID
 	body   [sha256.Size]byte
-	signed bool // the signature is valid
-	skewed bool // by a worker whose clock is wrong
-	status int  // of the answer
+	signed bool   // the signature is valid
+	skewed bool   // by a worker whose clock is wrong
+	by     string // its User-Agent, of which each process has its own
+	status int    // of the answer; 0: there was none, since the worker has gone
 
-	began, answered int // places in the order of all that began and was answered
+	began, answered int       // places in the order of all that began and was answered
+	at, left        time.Time // when it began and was answered
 }
 
 // accepted reports whether the answer was 2xx.
@@ -32,9 +34,10 @@ func (r *request) accepted() bool { return r.status/100 == 2 }
 
 // A receiver is the server behind all subscribers.
 type receiver struct {
-	plan *plan
-	url  string
-	stop func()
+	plan  *plan
+	url   string
+	stop  func()
+	trial *trial // says how a request is answered; nil: the plan does
 
 	mu    sync.Mutex // guards all below
 	tick  int
@@ -42,12 +45,12 @@ type receiver struct {
 	log   []request
 }
 
-func listen(p *plan) (*receiver, error) {
+func listen(p *plan, t *trial) (*receiver, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("receiver: %w", err)
 	}
-	r := &receiver{plan: p, url: "http://" + l.Addr().String(), count: make(map[outhook.DeliveryID]int)}
+	r := &receiver{plan: p, trial: t, url: "http://" + l.Addr().String(), count: make(map[outhook.DeliveryID]int)}
 	server := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) })
@@ -70,15 +73,19 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		id:     outhook.DeliveryID{Event: req.Header.Get("webhook-id"), Subscriber: subscriber},
 		body:   sha256.Sum256(body),
 		signed: verifier.Verify(req.Header, body) == nil,
+		by:     req.UserAgent(),
 	}
 	if at, err := strconv.ParseInt(req.Header.Get("webhook-timestamp"), 10, 64); err == nil {
 		seen.skewed = r.plan.Skew > 0 && time.Since(time.Unix(at, 0)).Abs() > r.plan.Skew/2
 	}
-	var before int
-	before, seen.began = r.begin(seen.id)
+	before := r.begin(&seen)
 	switch a := r.plan.answer(seen.id); {
 	case !seen.signed:
 		seen.status = http.StatusUnauthorized
+	case r.trial != nil:
+		if seen.status = r.trial.answer(&seen, req.Context().Done()); seen.status == http.StatusTooManyRequests {
+			w.Header().Set("Retry-After", strconv.Itoa(int(asked/time.Second)))
+		}
 	case before < a.failures:
 		seen.status = a.status
 		if a.status == http.StatusServiceUnavailable {
@@ -89,24 +96,27 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		time.Sleep(a.slow)
 	}
 	r.end(seen) // first: a worker that is killed may leave the answer unread
-	w.WriteHeader(seen.status)
+	if seen.status != 0 {
+		w.WriteHeader(seen.status)
+	}
 }
 
 // begin counts a request and returns how many there were before.
-func (r *receiver) begin(id outhook.DeliveryID) (before, tick int) {
+func (r *receiver) begin(seen *request) (before int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tick++
-	before = r.count[id]
-	r.count[id]++
-	return before, r.tick
+	seen.began, seen.at = r.tick, time.Now()
+	before = r.count[seen.id]
+	r.count[seen.id]++
+	return before
 }
 
 func (r *receiver) end(seen request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tick++
-	seen.answered = r.tick
+	seen.answered, seen.left = r.tick, time.Now()
 	r.log = append(r.log, seen)
 }
 

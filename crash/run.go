@@ -25,9 +25,11 @@ const patience = 3 * time.Minute
 type parent struct {
 	plan     *plan
 	out      io.Writer
+	dir      string                  // of the run
 	fail     context.CancelCauseFunc // ends the run
 	family   *family
 	receiver *receiver
+	trial    *trial
 	database database
 	program  string // of senders
 	skewed   string // of workers
@@ -38,11 +40,15 @@ type parent struct {
 	mu          sync.Mutex // guards all below
 	sent        []bool     // by event
 	late        []outhook.DeliveryID
-	points      map[string]int // kills by point
-	kills       int            // of workers
+	points      map[string]int  // kills by point
+	said        map[string]int  // by what
+	kills       int             // of workers
+	dead        map[string]bool // workers that were killed, by User-Agent
 	senderKills int
 	stops       int
 	downs       int // how often a worker has found the store unusable
+	trips       int // breaker: what the store has counted in the end
+	metronome   metronome
 }
 
 // A place is where one process after the other plays the same role.
@@ -63,7 +69,10 @@ func run(ctx context.Context, p plan, out io.Writer) (err error) {
 	defer os.RemoveAll(dir)
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	r := &parent{plan: &p, out: out, fail: fail, sent: make([]bool, p.Events), points: make(map[string]int)}
+	r := &parent{
+		plan: &p, out: out, dir: dir, fail: fail, trial: newTrial(&p), sent: make([]bool, p.Events),
+		points: make(map[string]int), said: make(map[string]int), dead: make(map[string]bool),
+	}
 	if r.program, err = os.Executable(); err != nil {
 		return err
 	}
@@ -82,7 +91,7 @@ func run(ctx context.Context, p plan, out io.Writer) (err error) {
 		return err
 	}
 	defer end()
-	if r.receiver, err = listen(&p); err != nil {
+	if r.receiver, err = listen(&p, r.trial); err != nil {
 		return err
 	}
 	defer r.receiver.stop()
@@ -92,8 +101,12 @@ func run(ctx context.Context, p plan, out io.Writer) (err error) {
 	defer r.family.end()
 
 	p.Database, p.Receiver, p.Begin = r.database.address(), r.receiver.url, time.Now()
-	r.print("store=%s seed=%d", p.Store, p.Seed)
-	if err := r.rage(ctx, store); err != nil {
+	r.print("scenario=%s store=%s seed=%d", p.Scenario, p.Store, p.Seed)
+	work := r.rage
+	if r.trial != nil {
+		work = r.try
+	}
+	if err := work(ctx, store); err != nil {
 		return err
 	}
 	seconds := time.Since(p.Begin).Seconds()
@@ -103,23 +116,28 @@ func run(ctx context.Context, p plan, out io.Writer) (err error) {
 		return err
 	}
 	f := e.check()
+	figures := e.checkScenario(&f)
 	for _, what := range f.violations {
 		r.print("violation: %s", what)
 	}
-	r.print("%s sender_kills=%d points=%s stops=%d store_downs=%d requests=%d skewed=%d overtaken=%d",
-		r.database.faults(), r.senderKills, counts(r.points), r.stops, r.downs, len(e.requests), f.skewed, f.overtaken)
-	r.print("store=%s kills=%d processes=%d deliveries=%d delivered=%d dead=%d lost=%d corrupt=%d duplicates=%d bound=%d late_outcomes_lost=%d %s seconds=%.0f",
-		p.Store, r.kills, p.Workers, f.deliveries, f.delivered, f.dead, f.lost, f.corrupt, f.duplicates, e.bound(), len(r.late), r.database.faults(), seconds)
+	if p.Scenario == scenarioLoss {
+		r.print("%s sender_kills=%d points=%s stops=%d store_downs=%d requests=%d skewed=%d overtaken=%d",
+			r.database.faults(), r.senderKills, counts(r.points), r.stops, r.downs, len(e.requests), f.skewed, f.overtaken)
+		r.print("store=%s kills=%d processes=%d deliveries=%d delivered=%d dead=%d lost=%d corrupt=%d duplicates=%d bound=%d late_outcomes_lost=%d %s seconds=%.0f",
+			p.Store, r.kills, p.Workers, f.deliveries, f.delivered, f.dead, f.lost, f.corrupt, f.duplicates, e.bound(), len(r.late), r.database.faults(), seconds)
+	} else {
+		r.print("scenario=%s store=%s processes=%d kills=%d deliveries=%d delivered=%d dead=%d lost=%d duplicates=%d %s seconds=%.0f",
+			p.Scenario, p.Store, p.Workers, r.kills, f.deliveries, f.delivered, f.dead, f.lost, f.duplicates, figures, seconds)
+	}
 	if n := len(f.violations); n > 0 {
 		return fmt.Errorf("%d violations with seed %d", n, p.Seed)
 	}
 	return nil
 }
 
-// rage starts all processes, causes all faults, and returns when all is settled and
-// all processes have ended.
-func (r *parent) rage(ctx context.Context, store durable) error {
-	var processes, faults, idle sync.WaitGroup
+// employ starts the workers, and stops them when f has returned.
+func (r *parent) employ(ctx context.Context, f func() error) error {
+	var processes sync.WaitGroup
 	defer processes.Wait()
 	defer r.family.end() // before waiting for the processes
 	for i := range r.plan.Workers {
@@ -127,7 +145,26 @@ func (r *parent) rage(ctx context.Context, store durable) error {
 		r.workers = append(r.workers, w)
 		processes.Go(func() { r.keep(ctx, w) })
 	}
-	var sending sync.WaitGroup
+	if err := f(); err != nil {
+		return err
+	}
+	r.stopping.Store(true)
+	for _, w := range r.workers {
+		w.current.Load().signal(syscall.SIGTERM)
+	}
+	processes.Wait()
+	return context.Cause(ctx)
+}
+
+// rage starts all processes, causes all faults, and returns when all is settled and
+// all processes have ended.
+func (r *parent) rage(ctx context.Context, store durable) error {
+	return r.employ(ctx, func() error { return r.fault(ctx, store) })
+}
+
+// fault starts the senders, causes all faults, and returns when all is settled.
+func (r *parent) fault(ctx context.Context, store durable) error {
+	var faults, idle, sending sync.WaitGroup
 	for i := range r.plan.Senders {
 		s := &place{role: role{"sender", i, *r.plan}, program: r.program}
 		r.senders = append(r.senders, s)
@@ -146,16 +183,7 @@ func (r *parent) rage(ctx context.Context, store durable) error {
 	release()
 	idle.Wait()
 	r.tell("all is sent, all faults are over")
-
-	if err := r.settled(ctx, store); err != nil {
-		return err
-	}
-	r.stopping.Store(true)
-	for _, w := range r.workers {
-		w.current.Load().signal(syscall.SIGTERM)
-	}
-	processes.Wait()
-	return context.Cause(ctx)
+	return r.settled(ctx, store)
 }
 
 // keep starts one process after the other in a place, until its role is over.
@@ -190,6 +218,7 @@ func (r *parent) killed(at *place) {
 	defer r.mu.Unlock()
 	if at.role.Name == "worker" {
 		r.kills++
+		r.dead[at.current.Load().userAgent()] = true
 		return
 	}
 	r.senderKills++
@@ -204,6 +233,7 @@ func (r *parent) hear(at *place, c *child, line string) {
 	r.tell("%s %d: %s", at.role.Name, at.role.Index, line)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.said[what]++
 	switch what {
 	case saidSent:
 		var n int
@@ -219,6 +249,10 @@ func (r *parent) hear(at *place, c *child, line string) {
 		r.points[rest]++
 	case saidDown:
 		r.downs++
+	case saidFailed:
+		if r.trial != nil {
+			r.trial.stored(deliveryID(rest))
+		}
 	}
 }
 
@@ -256,6 +290,9 @@ func (r *parent) evidence(ctx context.Context, store outhook.Manager) (*evidence
 		late:          r.late,
 		interruptions: r.kills + r.stops,
 		stops:         r.stops,
+		killed:        r.dead,
+		trips:         r.trips,
+		beats:         r.metronome.beats,
 	}
 	for record, err := range store.List(ctx, outhook.Filter{}) {
 		if err != nil {

@@ -19,7 +19,7 @@ func send(ctx context.Context, p *plan, first int, s *points) error {
 		return err
 	}
 	defer end()
-	d, err := outhook.New(s.around(store), options())
+	d, err := outhook.New(s.around(store), p.options())
 	if err != nil {
 		return err
 	}

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/outhook/outhook"
 )
@@ -23,6 +25,9 @@ const (
 	saidPoint   = "point"   // and the point at which it kills itself
 	saidStopped = "stopped" // and the event and subscriber of the attempt after which it stops itself
 	saidDown    = "down"    // the store cannot be used
+	saidReady   = "ready"   // a worker begins
+	saidClaimed = "claimed" // rate: of its first claim, which is held back
+	saidFailed  = "failed"  // and the event and subscriber of an attempt that has failed, which is stored
 )
 
 // Points at which a process can be told to kill or to stop itself.
@@ -36,16 +41,23 @@ const (
 
 var workerPoints = []string{afterClaim, afterSend, beforeFinish, afterFinish}
 
-func options() *outhook.Options {
+func (p *plan) options() *outhook.Options {
 	return &outhook.Options{
-		Guard:                outhook.DevelopmentGuard(),
-		StoreKeysInPlaintext: true,
-		Retry:                retries(),
-		Timeout:              timeout,
-		Lease:                lease,
-		Concurrency:          concurrency,
+		Guard:                 outhook.DevelopmentGuard(),
+		StoreKeysInPlaintext:  true,
+		Retry:                 outhook.Schedule(p.delays()...),
+		Breaker:               p.breaker(),
+		Timeout:               p.timeout(),
+		Lease:                 p.lease(),
+		Poll:                  p.poll(),
+		Concurrency:           concurrency,
+		SubscriberConcurrency: p.subscriberConcurrency(),
+		UserAgent:             userAgent(os.Getpid()),
 	}
 }
+
+// userAgent tells the receiver which process makes a request.
+func userAgent(pid int) string { return fmt.Sprint("crash/", pid) }
 
 // work is the role of a worker.
 func work(ctx context.Context, p *plan, index int, s *points) error {
@@ -54,7 +66,7 @@ func work(ctx context.Context, p *plan, index int, s *points) error {
 		return err
 	}
 	defer end()
-	o := options()
+	o := p.options()
 	o.Observers = []outhook.Observer{{
 		Attempted: func(_ context.Context, o outhook.Observation) { s.passWith(afterSend, o.ID) },
 		LeaseLost: func(_ context.Context, o outhook.Observation) {
@@ -66,6 +78,7 @@ func work(ctx context.Context, p *plan, index int, s *points) error {
 	if err != nil {
 		return err
 	}
+	fmt.Println(saidReady)
 	return d.Run(ctx)
 }
 
@@ -77,15 +90,25 @@ type points struct {
 	// stops inside of a transaction would keep the others waiting, and its own
 	// outcome would not come too late.
 	inStore sync.RWMutex
+
+	// together is closed when all workers have claimed something. Until then the
+	// first claim of each is held back, so that none has learned anything of
+	// the others. Nil: it is not held back.
+	together chan struct{}
+	first    sync.Once
 }
 
-// An order is what the parent says, on a line: "kill after-claim".
+// An order is what the parent says, on a line: "kill after-claim", or "go".
 type order struct{ what, point string }
 
 // obey takes orders until the parent has ended.
 func (s *points) obey(r io.Reader) {
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		what, point, _ := strings.Cut(lines.Text(), " ")
+		if what == "go" {
+			close(s.together)
+			continue
+		}
 		s.armed.Store(&order{what, point})
 	}
 	os.Exit(1)
@@ -108,6 +131,13 @@ func (s *points) passWith(point string, id outhook.DeliveryID) {
 	fmt.Println(saidPoint, point)
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {} // the others may go on for an instant
+}
+
+func (s *points) gather() {
+	if s.together != nil {
+		fmt.Println(saidClaimed)
+		<-s.together
+	}
 }
 
 // A durable is what the stores of a run are, with a Notifier or without.
@@ -144,6 +174,7 @@ func (s *pointed) Claim(ctx context.Context, request outhook.ClaimRequest) (outh
 	claimed, err := s.claim(ctx, request)
 	if len(claimed.Claims) > 0 {
 		s.points.pass(afterClaim)
+		s.points.first.Do(s.points.gather)
 	}
 	return claimed, err
 }
@@ -158,6 +189,13 @@ func (s *pointed) Finish(ctx context.Context, outcomes []outhook.Outcome) ([]out
 	s.points.pass(beforeFinish)
 	lost, err := s.finish(ctx, outcomes)
 	s.points.pass(afterFinish)
+	if err == nil {
+		for _, o := range outcomes {
+			if e := o.Effect; e != nil && !e.Success && !e.Unmade && !slices.Contains(lost, o.Lease) {
+				fmt.Println(saidFailed, o.Lease.ID.Event, o.Lease.ID.Subscriber)
+			}
+		}
+	}
 	return lost, err
 }
 
@@ -165,4 +203,10 @@ func (s *pointed) finish(ctx context.Context, outcomes []outhook.Outcome) ([]out
 	s.points.inStore.RLock()
 	defer s.points.inStore.RUnlock()
 	return s.durable.Finish(ctx, outcomes)
+}
+
+func (s *pointed) UpdateStandings(ctx context.Context, subscribers []string, update func(time.Time, *outhook.Standing)) error {
+	s.points.inStore.RLock()
+	defer s.points.inStore.RUnlock()
+	return s.durable.UpdateStandings(ctx, subscribers, update)
 }

@@ -1,8 +1,6 @@
 package outhook
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,9 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,10 +24,11 @@ import (
 var (
 	errTimeout = errors.New("timeout")
 	errCut     = errors.New("cut off when the dispatcher was stopped")
+	errUntaken = errors.New("the receiver did not take the request")
 )
 
-// errNoKey fails an attempt whose keys have all expired since Send.
-var errNoKey = errors.New("no live signing key")
+// errMalformed fails an attempt whose response net/http lets pass.
+var errMalformed = errors.New("the response is malformed")
 
 // drainLimit is how much of a response is read beyond what is kept, so that
 // the connection can be used again.
@@ -35,6 +37,10 @@ const drainLimit = 16 << 10
 // staleWindow bounds how soon a kept-alive connection that the receiver had closed
 // shows. A receiver that closes it later may have worked on the request.
 const staleWindow = 500 * time.Millisecond
+
+// cutDelay is how long an attempt that has run out may still hold its connection:
+// net/http mostly lets go at once, but not while it writes to one that is stuck.
+const cutDelay = 250 * time.Millisecond
 
 // A slot makes one attempt after another. Its context and timer serve many of
 // them, until one runs out.
@@ -45,6 +51,11 @@ type slot struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
+	leash  *leash
+	loose  func() bool
+	until  atomic.Int64 // when the dials of the attempt end, by UnixNano
+	bare   bool         // the request has no body
+	fresh  bool         // it needs a connection of its own, if the transport is ours
 
 	// What net/http has told of the latest connection.
 	asked  bool // for one
@@ -56,39 +67,129 @@ type slot struct {
 func newSlot(d *Dispatcher, base context.Context, keep int) *slot {
 	s := &slot{d: d, keep: keep}
 	// All of these are called by the goroutine that calls RoundTrip.
-	s.base = httptrace.WithClientTrace(base, &httptrace.ClientTrace{
+	s.base = httptrace.WithClientTrace(context.WithValue(base, untilKey{}, &s.until), &httptrace.ClientTrace{
 		GetConn: func(string) { s.asked = true },
-		GotConn: func(info httptrace.GotConnInfo) { s.got, s.reused = true, info.Reused },
+		GotConn: s.gotConn,
 	})
 	return s
 }
 
+func (s *slot) gotConn(info httptrace.GotConnInfo) {
+	again := s.got
+	s.got, s.reused = true, info.Reused
+	if info.Conn == nil {
+		return
+	}
+	s.leash.hold(info.Conn)
+	_ = info.Conn.SetDeadline(time.Time{}) // that of dialFor
+	if again && s.bare && s.d.ownsIdle != nil {
+		// Over HTTP/2, net/http repeats a request without a body as long as it is
+		// refused, whatever its method.
+		s.cancel(errUntaken)
+	}
+}
+
 // begin returns the context for an attempt.
-func (s *slot) begin(timeout time.Duration) context.Context {
+func (s *slot) begin(now time.Time, timeout time.Duration) context.Context {
 	s.asked, s.got, s.reused = false, false, false
+	s.until.Store(now.Add(timeout + cutDelay).UnixNano())
 	if s.ctx != nil && s.ctx.Err() == nil {
+		s.leash.hold(nil)
 		s.timer.Reset(timeout)
 		return s.ctx
 	}
 	s.close()
 	ctx, cancel := context.WithCancelCause(s.base)
-	s.ctx, s.cancel = ctx, cancel
+	s.ctx, s.cancel, s.leash = ctx, cancel, &leash{}
+	s.loose = context.AfterFunc(ctx, s.leash.pull)
 	s.timer = time.AfterFunc(timeout, func() { cancel(errTimeout) })
 	return ctx
 }
 
 // end stops the timer of begin.
 func (s *slot) end() {
-	if !s.timer.Stop() {
-		s.close() // it has ended the context, or is about to
+	if s.timer.Stop() && s.ctx.Err() == nil {
+		return
 	}
+	conn := s.leash.release() // the context has ended, or is about to
+	s.close()
+	unstick(conn)
 }
 
 func (s *slot) close() {
 	if s.cancel != nil {
 		s.timer.Stop()
+		s.loose()
 		s.cancel(nil)
 		s.ctx, s.cancel = nil, nil
+	}
+}
+
+// A leash cuts the connection of an attempt that goes on after its context has ended.
+type leash struct {
+	mu    sync.Mutex // guards all below
+	conn  net.Conn
+	timer *time.Timer
+	over  bool
+}
+
+func (l *leash) hold(conn net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn = conn
+}
+
+// pull is called when the context has ended.
+func (l *leash) pull() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.over {
+		l.timer = time.AfterFunc(cutDelay, l.cut)
+	}
+}
+
+func (l *leash) cut() {
+	l.mu.Lock()
+	conn := l.conn
+	if l.over {
+		conn = nil
+	}
+	l.mu.Unlock()
+	cut(conn)
+}
+
+// release returns the connection of an attempt that has ended.
+func (l *leash) release() net.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	return l.conn
+}
+
+// cut closes a connection without the farewell of TLS, which may be stuck.
+func cut(conn net.Conn) {
+	for {
+		t, ok := conn.(*tls.Conn)
+		if !ok {
+			break
+		}
+		conn = t.NetConn()
+	}
+	if conn != nil {
+		_ = conn.Close()
+	}
+}
+
+// unstick cuts a connection of HTTP/2 that an attempt has left stuck in a write: others
+// would get it, and its goroutines would stay.
+func unstick(conn net.Conn) {
+	if t, ok := conn.(*tls.Conn); ok {
+		timer := time.AfterFunc(cutDelay, func() { cut(conn) })
+		defer timer.Stop()
+		_, _ = t.Write(nil) // nothing, after all that is being written
 	}
 }
 
@@ -101,7 +202,7 @@ type result struct {
 
 	unsent  bool // no byte has left, since the dispatcher was stopped
 	neutral bool // the failure says nothing of the receiver
-	stale   bool // a kept-alive connection was found closed
+	stale   bool // a kept-alive connection was found closed, or the request refused unread
 	aborted bool // the receiver wants no further attempt of this delivery
 }
 
@@ -127,7 +228,7 @@ func (s *slot) attempt(c *Claim) (r result) {
 	if timeout == 0 || timeout > s.d.options.Timeout {
 		timeout = s.d.options.Timeout
 	}
-	r.ctx = s.begin(timeout)
+	r.ctx = s.begin(now, timeout)
 	defer s.end()
 
 	switch err := s.d.vet(t, c.Payload); {
@@ -138,8 +239,8 @@ func (s *slot) attempt(c *Claim) (r result) {
 		r.err, r.neutral = err, true
 		return r
 	}
-	header, err := s.d.header(r.ctx, c, now)
-	if err != nil {
+	out := newOutgoing(t, c.Payload.Body)
+	if err := s.d.header(r.ctx, out, c, now); err != nil {
 		r.err, r.neutral, r.unsent = err, true, errors.Is(err, errCut)
 		return r
 	}
@@ -150,7 +251,7 @@ func (s *slot) attempt(c *Claim) (r result) {
 		r.err, r.neutral, r.unsent = cause, true, errors.Is(cause, errCut)
 		return r
 	}
-	said := s.send(&r, request(r.ctx, t, header, c.Payload.Body))
+	said := s.send(&r, out.request.WithContext(r.ctx))
 	r.verdict = s.d.classify(r.attempt, r.err)
 	if s.d.options.Steering && r.verdict != OK {
 		r.steer(said)
@@ -171,7 +272,12 @@ func (r *result) steer(said string) {
 // send makes the request and reads the response into r. It returns the header by
 // which a receiver may steer.
 func (s *slot) send(r *result, req *http.Request) (said string) {
+	s.bare = req.Body == nil
 	response, err := s.roundTrip(req)
+	if err == nil && (response.StatusCode < 100 || response.StatusCode > 999) {
+		_ = response.Body.Close()
+		err = errMalformed
+	}
 	if err != nil {
 		if cause := context.Cause(r.ctx); cause != nil {
 			err = cause
@@ -179,159 +285,62 @@ func (s *slot) send(r *result, req *http.Request) (said string) {
 		r.err = err
 		r.unsent = errors.Is(err, errCut) && s.asked && !s.got
 		r.neutral = errors.Is(err, errCut) || errors.Is(err, errPanic)
-		r.stale = s.reused && isClosed(err) && time.Since(r.attempt.Time) < staleWindow
+		r.stale = (s.reused && isClosed(err) || isUntaken(err)) && time.Since(r.attempt.Time) < staleWindow
 		return ""
 	}
-	defer func() { _ = response.Body.Close() }()
+	body := response.Body
+	defer func() { _ = body.Close() }()
 	r.attempt.Status = response.StatusCode
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		r.attempt.RetryAfter = min(parseRetryAfter(response.Header, time.Now()), s.d.options.MaxRetryAfter)
 	}
-	s.read(r, response)
-	return response.Header.Get("Webhook-Delivery")
+	if s.keep > 0 {
+		r.attempt.Header = response.Header
+	}
+	said = response.Header.Get("Webhook-Delivery")
+	s.read(r, body) // without the header, which may be large, and the body take long
+	return said
 }
 
 // read reads the body. The status decides, whatever becomes of it.
-func (s *slot) read(r *result, response *http.Response) {
+func (s *slot) read(r *result, body io.Reader) {
 	defer func() { _ = recover() }() // it may be a transport's own
+	if r.attempt.Status == http.StatusSwitchingProtocols {
+		return // what follows is no body, and without end
+	}
 	if s.keep > 0 {
-		r.attempt.Header = response.Header
-		r.attempt.Body, _ = io.ReadAll(io.LimitReader(response.Body, int64(s.keep)))
+		r.attempt.Body = readUpTo(body, s.keep)
 	}
-	if response.Body != http.NoBody {
-		_, _ = io.CopyN(io.Discard, response.Body, drainLimit)
+	if body != http.NoBody {
+		_, _ = io.CopyN(io.Discard, body, drainLimit)
 	}
+}
+
+// readUpTo reads at most n bytes, and holds few more: io.ReadAll would twice as many.
+func readUpTo(r io.Reader, n int) []byte {
+	const most = 32 << 10 // that may be held twice
+	head, err := io.ReadAll(io.LimitReader(r, int64(min(n, most))))
+	if err != nil || len(head) < most || n == most {
+		return head
+	}
+	b := make([]byte, n)
+	read, _ := io.ReadFull(r, b[copy(b, head):])
+	return b[:len(head)+read]
 }
 
 func (s *slot) roundTrip(req *http.Request) (response *http.Response, err error) {
 	defer containPanic("the transport", &err)
-	response, err = s.d.transport.RoundTrip(req)
+	transport := s.d.transport
+	if s.fresh && s.d.ownsIdle != nil {
+		single := s.d.ownsIdle.Clone()
+		single.DisableKeepAlives, single.IdleConnTimeout = true, cutDelay
+		transport = single
+	}
+	response, err = transport.RoundTrip(req)
 	if response == nil && err == nil {
 		err = errors.New("the transport returned neither response nor error")
 	}
 	return response, err
-}
-
-// request is a POST that net/http sends at most once: without GetBody, it
-// cannot repeat one whose body has left. The body has to be a bytes.Reader for
-// net/http to write it together with the header.
-func request(ctx context.Context, t *target, header http.Header, body []byte) *http.Request {
-	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "/", nil) // cannot fail
-	*req.URL = *t.url                                                    // parsed already, and not to be shared
-	req.Host = t.url.Host
-	req.Header = header
-	if len(body) > 0 {
-		req.Body = io.NopCloser(bytes.NewReader(body))
-		req.ContentLength = int64(len(body))
-	}
-	return req
-}
-
-// vet checks a target that a Directory has given, or that another Dispatcher has
-// accepted, under another Guard perhaps, and the headers that a store has kept.
-func (d *Dispatcher) vet(t *target, p *Payload) error {
-	if t.fault != nil {
-		return t.fault
-	}
-	var f faults
-	if t.vetted != d {
-		if _, err := d.options.Guard.CheckURL(t.url.String()); err != nil {
-			return err
-		}
-		checkHeader("", "the subscriber's Header", t.header, &f)
-	}
-	if len(p.Header) > 0 || p.ContentType != "" {
-		checkPayload("", "the payload", p, len(p.Body), &f)
-	}
-	if f != nil {
-		return block("the header may not be sent")
-	}
-	return nil
-}
-
-// header returns the header of a request. The signature comes last, so that
-// nothing else can take its place.
-func (d *Dispatcher) header(ctx context.Context, c *Claim, now time.Time) (http.Header, error) {
-	t := c.Snapshot.target()
-	h := make(http.Header, len(c.Payload.Header)+len(t.header)+8)
-	for name, values := range c.Payload.Header {
-		h[http.CanonicalHeaderKey(name)] = values
-	}
-	for name, values := range t.header {
-		h[http.CanonicalHeaderKey(name)] = values
-	}
-	values := make([]string, 0, 5) // one allocation for all
-	set := func(name, value string) {
-		values = append(values, value)
-		h[name] = values[len(values)-1 : len(values) : len(values)]
-	}
-	if h["User-Agent"] == nil {
-		set("User-Agent", d.options.UserAgent)
-	}
-	set("Content-Type", cmp.Or(c.Payload.ContentType, "application/json"))
-	message := Message{ID: c.ID.Event, Time: now, Body: c.Payload.Body}
-	set(headerID, message.ID)
-	set(headerTimestamp, message.timestamp())
-	if err := d.sign(ctx, h, message, t); err != nil {
-		return nil, err
-	}
-	return h, nil
-}
-
-// sign adds the headers of each scheme that the target has live keys for.
-func (d *Dispatcher) sign(ctx context.Context, h http.Header, m Message, t *target) error {
-	signed := t.unsigned
-	for i := range t.keys {
-		scheme := t.keys[i].Scheme
-		if hasScheme(t.keys[:i], scheme) {
-			continue
-		}
-		keys := make([]Key, 0, len(t.keys))
-		for _, k := range t.keys[i:] {
-			if k.Scheme == scheme && k.live(m.Time) {
-				keys = append(keys, k)
-			}
-		}
-		if len(keys) == 0 {
-			continue
-		}
-		if err := d.signScheme(ctx, h, scheme, m, keys); err != nil {
-			return err
-		}
-		signed = true
-	}
-	if !signed {
-		return errNoKey
-	}
-	return nil
-}
-
-func hasScheme(keys []Key, scheme string) bool {
-	return slices.ContainsFunc(keys, func(k Key) bool { return k.Scheme == scheme })
-}
-
-// errSigner hides the text of a signer's error, which might hold a key.
-var errSigner = errors.New("the signer failed")
-
-func (d *Dispatcher) signScheme(ctx context.Context, h http.Header, scheme string, m Message, keys []Key) (err error) {
-	defer containPanic("the signer", &err)
-	signer := d.options.Signers[scheme]
-	if _, standard := signer.(StandardWebhooks); standard { // spares its header and a copy
-		signature, err := signStandard(m, h[headerTimestamp][0], keys)
-		h[headerSignature] = []string{signature}
-		return err
-	}
-	if signer == nil {
-		return errSigner
-	}
-	signature, err := signer.Sign(ctx, m, keys)
-	if err != nil || len(signature) == 0 {
-		return cmp.Or(context.Cause(ctx), errSigner)
-	}
-	for name, values := range signature {
-		h[http.CanonicalHeaderKey(name)] = values
-	}
-	return nil
 }
 
 // classify contains the classifier's panics: then the attempt is to be retried.
@@ -388,7 +397,63 @@ func containPanic(where string, err *error) {
 func isClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		strings.Contains(err.Error(), "server closed idle connection") // net/http does not export it
+		errors.Is(err, net.ErrClosed) || // by net/http then, while it still wrote
+		begins(err, "http: server closed idle connection", "http2: server sent GOAWAY and closed the connection",
+			"http2: Transport received GOAWAY from server ")
+}
+
+// isUntaken reports whether an error says that the receiver has not begun to handle the
+// request: by a GOAWAY, or a stream refused (RFC 9113, section 8.7).
+func isUntaken(err error) bool {
+	const cannot = "http2: Transport: cannot retry err [" // the body has left
+	if errors.Is(err, errUntaken) || begins(err, cannot+"http2: Transport received Server's graceful shutdown GOAWAY") {
+		return true
+	}
+	return begins(err, cannot+"stream error: ") && strings.Contains(err.Error(), "; REFUSED_STREAM; ")
+}
+
+// begins reports whether one of the errors in err begins with one of the texts: net/http
+// exports few of its errors. What comes after may be the receiver's.
+func begins(err error, texts ...string) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		said := err.Error()
+		if slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(said, text) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// A streamError is what net/http gives of a stream of HTTP/2 to whoever asks for an
+// error with these fields.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (streamError) Error() string { return "stream error" }
+
+// responseFault says in fixed words what was wrong with the response, if it was that.
+func responseFault(err error) string {
+	var stream streamError
+	if errors.As(err, &stream) && stream.Cause != nil {
+		if stream.Cause.Error() == "received from peer" {
+			return "the HTTP/2 stream was reset"
+		}
+		err = stream.Cause
+	}
+	switch {
+	case begins(err, "net/http: server response headers exceeded ", "http2: response header list larger than ", "header list too large"):
+		return "the response header is too long"
+	case begins(err, "http2: Transport: cannot retry err [stream error: "):
+		return "the HTTP/2 stream was reset"
+	case stream.Cause != nil, errors.Is(err, errMalformed), begins(err, "malformed ", "bad Content-Length ", "invalid empty Content-Length ",
+		"invalid Trailer key ", "http: message cannot contain multiple Content-Length ", "unsupported transfer encoding", "too many transfer encodings",
+		"connection error: ", "http2: frame too large"):
+		return errMalformed.Error()
+	}
+	return ""
 }
 
 // errorText says in fixed words what failed. Errors of net/http may hold what
@@ -402,10 +467,11 @@ func errorText(err error) string {
 		unknown x509.UnknownAuthorityError
 		op      *net.OpError
 	)
+	fault := responseFault(err)
 	switch {
 	case errors.Is(err, ErrBlocked):
 		return ErrBlocked.Error()
-	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return errTimeout.Error()
 	case errors.Is(err, errCut), errors.Is(err, errPanic), errors.Is(err, errNoKey), errors.Is(err, errSigner),
 		errors.Is(err, errSubscriber):
@@ -416,10 +482,14 @@ func errorText(err error) string {
 		return "the host name could not be resolved"
 	case errors.As(err, &invalid), errors.As(err, &unknown):
 		return "the TLS certificate is not valid"
-	case errors.As(err, &record), errors.As(err, &alert):
+	case errors.As(err, &record), errors.As(err, &alert), begins(err, "tls: ", "remote error: tls: ", "local error: tls: ", "net/http: TLS handshake timeout"):
 		return "the TLS handshake failed"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
+	case isUntaken(err):
+		return errUntaken.Error()
+	case fault != "":
+		return fault
 	case isClosed(err):
 		return "the connection was closed before an answer"
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):

@@ -108,7 +108,7 @@ func TestAttemptErrors(t *testing.T) {
 		"certificate": {tlsServer.URL, "the TLS certificate is not valid"},
 		"no TLS":      {"https" + plainText[len("http"):], "the TLS handshake failed"},
 		"closed":      {eof, "the connection was closed before an answer"},
-		"garbage":     {garbage, "the request failed"},
+		"garbage":     {garbage, "the response is malformed"},
 		"redirect":    {redirect.URL, "status 307"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -39,8 +39,9 @@ func TestRateOfMany(t *testing.T) {
 			s := subscriber("a")
 			s.Rate = rate
 			store := NewMemoryStore()
+			sender := dispatcher(t, store, w, Options{})
 			for i := range events {
-				send(t, dispatcher(t, store, w, Options{}), eventID(i), s)
+				send(t, sender, eventID(i), s)
 			}
 			var others sync.WaitGroup
 			others.Add(dispatchers)

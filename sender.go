@@ -243,6 +243,8 @@ type Dispatcher struct {
 	standings StandingStore // the store, or local
 	local     *localStandings
 	directory *directory // nil: none
+	lookedUp  *target    // of all deliveries, with a directory
+	targets   targets
 	paces     paces
 	gauges    gauges
 	options   Options
@@ -281,6 +283,8 @@ func New(store Store, options *Options) (*Dispatcher, error) {
 	}
 	if o.Directory != nil {
 		d.directory = newDirectory(d)
+		d.lookedUp = &target{directory: true}
+		d.lookedUp.shared = newSnapshot(d.lookedUp)
 	}
 	d.notifier, _ = store.(Notifier)
 	d.manager, _ = store.(Manager)
@@ -401,20 +405,20 @@ func (d *Dispatcher) delivery(c *content, s *Subscriber, lookUp bool, f *faults)
 			f.add(s.ID, fmt.Sprintf("Events[%d]", i), `%q is no event type, none followed by ".*", and not "*"`, clip(pattern))
 		}
 	}
-	t := &target{directory: true}
+	t := d.lookedUp
 	if !lookUp {
-		t = d.target(s, f)
+		t = d.known(s, f)
 	}
-	t.id, t.labels = DeliveryID{c.event.ID, s.ID}, c.event.Labels
 	if !c.valid || len(*f) > before || !s.wants(c.event.Type) {
 		return Delivery{}, false
 	}
+	id := DeliveryID{c.event.ID, s.ID}
 	payload, wanted := d.payload(c, s, f)
 	if payload != nil && !lookUp {
 		checkSchemeHeaders(s, "Payload.Header", payload.Header, d.options.Signers, f)
 	}
 	delivery := Delivery{
-		ID:         t.id,
+		ID:         id,
 		Type:       c.event.Type,
 		Time:       c.event.Time,
 		OrderKey:   c.event.OrderKey,
@@ -423,7 +427,7 @@ func (d *Dispatcher) delivery(c *content, s *Subscriber, lookUp bool, f *faults)
 		TTL:        c.event.TTL,
 		Digest:     c.digest,
 		Payload:    payload,
-		Snapshot:   newSnapshot(t),
+		Snapshot:   t.snapshotOf(id, c.event.Labels),
 	}
 	if s.Ordered {
 		delivery.OrderKey = "*"
@@ -469,7 +473,8 @@ func (d *Dispatcher) target(s *Subscriber, f *faults) *target {
 		f.add(s.ID, "Concurrency", "%d is negative", s.Concurrency)
 	}
 	s.Rate.check(s.ID, "Rate", f)
-	return &target{
+	t := &target{
+		raw:         s.URL,
 		url:         u,
 		header:      s.Header.Clone(),
 		keys:        slices.Clone(s.Keys),
@@ -481,6 +486,9 @@ func (d *Dispatcher) target(s *Subscriber, f *faults) *target {
 		sealer:      o.Sealer,
 		vetted:      d,
 	}
+	t.prepare()
+	t.shared = newSnapshot(t)
+	return t
 }
 
 // Try makes one attempt at once, with the event and subscriber as they are:

@@ -7,11 +7,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"hash"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -139,7 +141,7 @@ func (StandardWebhooks) Verify(header http.Header, body []byte, keys []Key) (m M
 func (k *standardKey) verifies(signatures []string, id, timestamp string, body []byte) bool {
 	version, content := "v1,", []byte(nil)
 	if k.hmac != nil {
-		content = sumV1(k.hmac, id, timestamp, body)
+		content = newMAC(k.hmac).sum(id, timestamp, body)
 	} else {
 		version, content = "v1a,", contentV1(id, timestamp, body)
 	}
@@ -173,36 +175,73 @@ func parseTimestamp(header, s string) (time.Time, error) {
 
 // signStandard returns the value of webhook-signature.
 func signStandard(m Message, timestamp string, keys []Key) (string, error) {
-	signature := make([]byte, 0, len(keys)*(len("v1,")+base64.StdEncoding.EncodedLen(sha256.Size)+1))
-	for _, key := range keys {
+	signers := make([]*standardSigner, len(keys))
+	for i, key := range keys {
 		k, err := decodeKey(key.Secret.Reveal())
 		if err != nil {
 			return "", err
 		}
-		if len(signature) > 0 {
-			signature = append(signature, ' ')
-		}
-		switch {
-		case k.hmac != nil:
-			signature = append(signature, "v1,"...)
-			signature = base64.StdEncoding.AppendEncode(signature, sumV1(k.hmac, m.ID, timestamp, m.Body))
-		case k.private != nil:
-			signature = append(signature, "v1a,"...)
-			signature = base64.StdEncoding.AppendEncode(signature, ed25519.Sign(k.private, contentV1(m.ID, timestamp, m.Body)))
-		default:
+		if k.hmac == nil && k.private == nil {
 			return "", keyFault("a public key cannot sign")
 		}
+		signers[i] = &standardSigner{standardKey: k}
 	}
-	return string(signature), nil
+	return joinV1(m, timestamp, signers), nil
 }
 
-// sumV1 is the HMAC of the signed content of Standard Webhooks.
-func sumV1(secret []byte, id, timestamp string, body []byte) []byte {
-	h := hmac.New(sha256.New, secret)
-	buffer := appendV1(make([]byte, 0, 128), id, timestamp)
-	h.Write(buffer)
-	h.Write(body)
-	return h.Sum(buffer[:0])
+// A standardSigner signs with a decoded key. It keeps the state of an HMAC, which costs
+// more to set up than to use for a short body, for the next signature.
+type standardSigner struct {
+	standardKey
+	spare atomic.Pointer[mac]
+}
+
+// append appends the signature of a message to b.
+func (s *standardSigner) append(b []byte, m Message, timestamp string) []byte {
+	if s.hmac == nil {
+		b = append(b, "v1a,"...)
+		return base64.StdEncoding.AppendEncode(b, ed25519.Sign(s.private, contentV1(m.ID, timestamp, m.Body)))
+	}
+	h := s.spare.Swap(nil) // nil: another is at work, or this is the first
+	if h == nil {
+		h = newMAC(s.hmac)
+	} else {
+		h.hash.Reset()
+	}
+	b = append(b, "v1,"...)
+	b = base64.StdEncoding.AppendEncode(b, h.sum(m.ID, timestamp, m.Body))
+	s.spare.Store(h)
+	return b
+}
+
+// joinV1 returns the signatures of a message, separated by spaces.
+func joinV1(m Message, timestamp string, signers []*standardSigner) string {
+	var room [2 * (len("v1a,") + 88 + 1)]byte // for two Ed25519 signatures
+	b := room[:0]
+	for i, s := range signers {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = s.append(b, m, timestamp)
+	}
+	return string(b)
+}
+
+// A mac computes HMACs of the signed content of Standard Webhooks.
+type mac struct {
+	hash   hash.Hash
+	buffer []byte
+}
+
+func newMAC(secret []byte) *mac { return &mac{hmac.New(sha256.New, secret), make([]byte, 0, 128)} }
+
+// sum returns the HMAC, which the next call overwrites.
+func (h *mac) sum(id, timestamp string, body []byte) []byte {
+	h.buffer = appendV1(h.buffer[:0], id, timestamp)
+	h.hash.Write(h.buffer)
+	h.hash.Write(body)
+	h.buffer = h.hash.Sum(h.buffer[:0])
+	return h.buffer
 }
 
 // contentV1 is the signed content of Standard Webhooks.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,19 +37,44 @@ type target struct {
 	sealed    *sealed // if not nil, all else is in there
 	directory bool    // it holds labels alone; the rest is to be looked up
 
+	raw         string // the URL as the host gave it
 	url         *url.URL
 	header      http.Header
 	keys        []Key
+	standard    []*standardSigner // of each key, nil if Standard Webhooks cannot sign with it
 	unsigned    bool
 	timeout     time.Duration // 0: the Dispatcher's
 	concurrency int           // 0: the Dispatcher's
 	rate        Rate
 	labels      map[string]string
-	plaintext   bool        // keys may be marshalled
-	sealer      *Sealer     // seals it when it is marshalled; nil: nothing does
-	id          DeliveryID  // that it is sealed for
-	vetted      *Dispatcher // whose Guard accepted it; nil: it came from a store
-	fault       error       // why it is not to be attempted, of one from a Directory
+	plaintext   bool                        // keys may be marshalled
+	sealer      *Sealer                     // seals it when it is marshalled; nil: nothing does
+	id          DeliveryID                  // that it is sealed for
+	vetted      *Dispatcher                 // whose Guard accepted it; nil: it came from a store
+	accepted    *atomic.Pointer[Dispatcher] // whose Guard has accepted it since
+	fault       error                       // why it is not to be attempted, of one from a Directory
+	shared      Snapshot                    // of itself, for all deliveries that need none of their own
+}
+
+// snapshotOf returns the snapshot for a delivery.
+func (t *target) snapshotOf(id DeliveryID, labels map[string]string) Snapshot {
+	if len(labels) == 0 && t.sealer == nil {
+		return t.shared
+	}
+	own := *t
+	own.id, own.labels = id, labels
+	return newSnapshot(&own)
+}
+
+// prepare makes ready what all attempts share.
+func (t *target) prepare() {
+	t.accepted = new(atomic.Pointer[Dispatcher])
+	t.standard = make([]*standardSigner, len(t.keys))
+	for i := range t.keys {
+		if k, err := decodeKey(t.keys[i].Secret.Reveal()); err == nil && (k.hmac != nil || k.private != nil) {
+			t.standard[i] = &standardSigner{standardKey: k}
+		}
+	}
 }
 
 // storedTarget is the stored form of a target. Fields may be added, never renamed.
@@ -138,6 +164,7 @@ func decodeTarget(data []byte) (*target, error) {
 	for _, k := range stored.Keys {
 		t.keys = append(t.keys, Key{Secret: NewSecret(string(k.Secret)), Scheme: k.Scheme, Expires: k.Expires})
 	}
+	t.prepare()
 	return t, nil
 }
 

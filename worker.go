@@ -60,8 +60,10 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		stop:    ctx,
 		writes:  writes,
 		lanes:   make(map[string]*workerLane),
-		work:    make(chan *job, d.options.Concurrency+d.ahead()),
+		work:    make(chan *job, d.options.Concurrency+d.maxAhead()),
 		reports: make(chan report, d.options.Concurrency),
+		ahead:   d.minAhead(),
+		counted: time.Now(),
 	}
 	var slots, written, others sync.WaitGroup
 	for range d.options.Concurrency {
@@ -111,10 +113,14 @@ func after(ctx context.Context, begin <-chan struct{}, d time.Duration, f func()
 	}
 }
 
-// ahead is how many deliveries are claimed beyond the slots, so that a slot
-// that becomes free finds its next job waiting. They count for the room of their
-// subscribers like those in flight.
-func (d *Dispatcher) ahead() int { return d.options.Concurrency / 4 }
+// Deliveries are claimed ahead of the slots, so that one that becomes free finds its next
+// job waiting, and a store is asked for many at once: what the slots lately did in
+// aheadTime, at least a quarter of them, and at most four times as many as they are. They
+// count for the room of their subscribers like those in flight.
+const aheadTime = 50 * time.Millisecond
+
+func (d *Dispatcher) minAhead() int { return d.options.Concurrency / 4 }
+func (d *Dispatcher) maxAhead() int { return d.options.Concurrency * 4 }
 
 // A worker is one call of Run or Drain. Claims flow one way through it:
 // claim → work → attempt → reports → finish.
@@ -129,13 +135,16 @@ type worker struct {
 
 	mu       sync.Mutex // guards all below
 	lanes    map[string]*workerLane
-	flying   int  // jobs that occupy a slot
-	open     int  // jobs whose outcome is not stored
-	suspects int  // among flying
-	hungry   bool // the store may have more than there was room for
-	behind   bool // the finisher has outcomes that the store does not take
-	down     bool // the store's latest answer was an error
-	round    int  // counts claims
+	flying   int       // jobs that occupy a slot
+	open     int       // jobs whose outcome is not stored
+	suspects int       // among flying
+	hungry   bool      // the store may have more than there was room for
+	behind   bool      // the finisher has outcomes that the store does not take
+	down     bool      // the store's latest answer was an error
+	round    int       // counts claims
+	ahead    int       // how many are claimed beyond the slots
+	left     int       // jobs that have left their slots since counted
+	counted  time.Time // when ahead was reckoned last
 
 	doubt   bool  // the latest claim failed, but may have taken effect unseen; the claimer's
 	dropped int   // outcomes that could not be stored; the finisher's
@@ -253,7 +262,8 @@ func (w *worker) request() (ClaimRequest, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.round++
-	request.Limit = o.Concurrency + w.d.ahead() - w.flying
+	w.reckon(time.Now())
+	request.Limit = o.Concurrency + w.ahead - w.flying
 	if request.Limit <= 0 || w.behind {
 		w.hungry = true
 		return request, false
@@ -278,6 +288,15 @@ func (w *worker) request() (ClaimRequest, bool) {
 		}
 	}
 	return request, true
+}
+
+// reckon sets how many deliveries are claimed ahead. w.mu is locked.
+func (w *worker) reckon(now time.Time) {
+	if since := now.Sub(w.counted); since >= aheadTime/5 {
+		n := int(float64(w.left) * float64(aheadTime) / float64(since))
+		w.ahead = min(max(n, w.d.minAhead()), w.d.maxAhead())
+		w.left, w.counted = 0, now
+	}
 }
 
 // ask calls the store's Claim. It is not cancelled when the worker is to stop: what
@@ -380,8 +399,9 @@ func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 func (w *worker) leave(j *job, e *Effect) {
 	w.mu.Lock()
 	w.flying--
+	w.left++
 	// While half of what was claimed ahead is left, the slots have enough to do.
-	hungry := w.hungry && w.flying <= w.d.options.Concurrency+w.d.ahead()/2
+	hungry := w.hungry && w.flying <= w.d.options.Concurrency+w.ahead/2
 	wake := hungry || j.lane.more || j.suspect
 	j.lane.flying--
 	j.lane.more = false
@@ -462,6 +482,10 @@ func (w *worker) attempt(base context.Context) {
 	}
 }
 
+// maxStale bounds the attempts that are made at once after one whose connection was found
+// closed: where there is one, there are others. The last has a connection of its own.
+const maxStale = 3
+
 // deliver makes the attempt of a job, if it is to be made, and returns its outcome.
 func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 	settle := func(state State, reason string) (Outcome, Attempt) {
@@ -490,11 +514,15 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 		return released(j), Attempt{}
 	}
 	attempts := []Attempt{r.attempt}
-	if r.stale && w.mayBegin(j) {
-		if again := s.attempt(j.Claim); !again.unsent {
-			r, attempts = again, append(attempts, again.attempt)
+	for len(attempts) <= maxStale && r.stale && w.mayBegin(j) {
+		s.fresh = len(attempts) == maxStale
+		again := s.attempt(j.Claim)
+		if again.unsent {
+			break
 		}
+		r, attempts = again, append(attempts, again.attempt)
 	}
+	s.fresh = false
 	j.detail = detail(r.err)
 	if !r.neutral {
 		w.d.gauges.add(j.ID.Subscriber, r.attempt, r.verdict == OK)

@@ -62,7 +62,9 @@ func (r *parent) probe(ctx context.Context, store durable) error {
 		if err != nil {
 			return err
 		}
+		r.mu.Lock()
 		r.trips = s.Trips
+		r.mu.Unlock()
 	}
 	close(r.trial.judged)
 	return nil

@@ -23,19 +23,20 @@ const patience = 3 * time.Minute
 
 // A parent is the state of a run.
 type parent struct {
-	plan     *plan
-	out      io.Writer
-	dir      string                  // of the run
-	fail     context.CancelCauseFunc // ends the run
-	family   *family
-	receiver *receiver
-	trial    *trial
-	database database
-	program  string // of senders
-	skewed   string // of workers
-	workers  []*place
-	senders  []*place
-	stopping atomic.Bool
+	plan      *plan
+	out       io.Writer
+	dir       string                  // of the run
+	fail      context.CancelCauseFunc // ends the run
+	family    *family
+	receiver  *receiver
+	trial     *trial
+	metronome metronome
+	database  database
+	program   string // of senders
+	skewed    string // of workers
+	workers   []*place
+	senders   []*place
+	stopping  atomic.Bool
 
 	mu          sync.Mutex // guards all below
 	sent        []bool     // by event
@@ -48,7 +49,6 @@ type parent struct {
 	stops       int
 	downs       int // how often a worker has found the store unusable
 	trips       int // breaker: what the store has counted in the end
-	metronome   metronome
 }
 
 // A place is where one process after the other plays the same role.

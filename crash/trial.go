@@ -162,11 +162,11 @@ func (r *parent) tryRate(ctx context.Context, store durable) error {
 		if err := r.all(ctx, saidClaimed); err != nil {
 			return err
 		}
-		var beating sync.WaitGroup
-		defer beating.Wait()
+		var measuring sync.WaitGroup
+		defer measuring.Wait()
 		measured, end := context.WithCancel(ctx)
 		defer end()
-		beating.Go(func() { r.check(r.metronome.run(measured, filepath.Join(r.dir, "metronome"))) })
+		measuring.Go(func() { r.check(r.metronome.run(measured, filepath.Join(r.dir, "metronome"))) })
 		for _, w := range r.workers {
 			w.current.Load().tell("go")
 		}
@@ -188,7 +188,9 @@ func (r *parent) send(ctx context.Context, store durable) error {
 		sending.Go(func() {
 			for n := i; n < r.plan.Events && errs[i] == nil; n += senders {
 				_, errs[i] = d.Send(ctx, r.plan.event(n), r.plan.subscribers())
+				r.mu.Lock()
 				r.sent[n] = errs[i] == nil
+				r.mu.Unlock()
 			}
 		})
 	}

@@ -2,7 +2,6 @@ package pgxstore
 
 import (
 	"context"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -51,6 +50,7 @@ type claiming struct {
 	picked    []picked
 	suspects  int // room for them that is left
 	claims    []outhook.Claim
+	places    map[outhook.Lease]place
 	turn      *lane // whose turn was the last
 	standings map[string]outhook.Standing
 }
@@ -60,8 +60,9 @@ type claiming struct {
 // Its transaction locks rows of pending, passing over those that are
 // locked, and then keys in hold; it waits for no other claim.
 func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
-	err = s.inTx(ctx, "claim", func(tx pgx.Tx) error {
-		c := &claiming{s: s, request: request, tx: tx, suspects: request.Suspects}
+	var c *claiming
+	err = s.inPinnedTx(ctx, "claim", func(tx pgx.Tx) error {
+		c = &claiming{s: s, request: request, tx: tx, suspects: request.Suspects}
 		if err := c.pick(ctx); err != nil {
 			return err
 		}
@@ -83,6 +84,7 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 	if err != nil {
 		return outhook.Claimed{}, err
 	}
+	s.places.add(c.places)
 	return claimed, nil
 }
 
@@ -138,13 +140,18 @@ where lane.n > 0`
 
 // look returns the next lanes of the cycle, at most n, and moves on.
 func (c *claiming) look(ctx context.Context, at *cycle, n int) (lanes []*lane, err error) {
-	err = c.s.queryPinned(ctx, c.tx, func(rows pgx.Rows) error {
+	rows, err := c.tx.Query(ctx, c.s.sql(lookLanes), at.turn, at.after, at.wrapped, n)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
 		l := &lane{}
 		var turn int64
 		var standing *string
 		var opens *time.Time
 		if err := rows.Scan(&turn, &l.id, &at.wrapped, &l.standing.Subscriber, &standing, &l.closed, &opens, &c.now); err != nil {
-			return err
+			return nil, err
 		}
 		at.turn, at.after = &turn, &l.id
 		if opens != nil {
@@ -158,9 +165,8 @@ func (c *claiming) look(ctx context.Context, at *cycle, n int) (lanes []*lane, e
 		}
 		l.room = min(room, c.request.Limit)
 		lanes = append(lanes, l)
-		return nil
-	}, lookLanes, at.turn, at.after, at.wrapped, n)
-	return lanes, err
+	}
+	return lanes, rows.Err()
 }
 
 // pickFrom locks due rows of lanes. It adds those that have room to c.lanes.
@@ -416,9 +422,9 @@ with leased as (
                 where e.subscriber = p.subscriber and e.key = p.key and e.rank = '-infinity' and e.id < p.id)
         and not exists (select from {schema}.barrier b
                 where b.subscriber = p.subscriber and b.key = p.key and b.delivery < p.id))
-    returning p.id, p.token, p.attempts, p.unfinished, p.expires
+    returning p.ctid::text, p.id, p.token, p.attempts, p.unfinished, p.expires
 )
-select l.id, l.token, l.attempts + 1, l.unfinished - 1, coalesce(l.expires <= {now}, false),
+select l.ctid, l.id, l.token, l.attempts + 1, l.unfinished - 1, coalesce(l.expires <= {now}, false),
     d.event, d.type, d.time, d.order_key, d.hold_on_dead, d.delay, d.ttl, d.digest, d.payload, d.snapshot, d.replay,
     (extract(epoch from {now} - d.entered) * 1000000)::bigint
 from leased l left join lateral (select * from {schema}.delivery d where d.id = l.id limit 1) d on true`
@@ -459,16 +465,17 @@ func (c *claiming) lease(ctx context.Context) error {
 	if err := c.tidy(ctx, found, deliveries); err != nil {
 		return err
 	}
-	payloads, err := c.s.payloads(ctx, c.tx, func(yield func(*int64) bool) {
-		for _, r := range found {
-			if !yield(r.payload) {
-				return
-			}
+	var wanted []bodyOf
+	for _, r := range found {
+		if r.payload != nil {
+			wanted = append(wanted, bodyOf{*r.payload, *r.event})
 		}
-	})
+	}
+	payloads, err := c.s.payloads.load(ctx, c.s, c.tx, wanted)
 	if err != nil {
 		return err
 	}
+	c.places = make(map[outhook.Lease]place, len(found))
 	for _, p := range c.picked {
 		r := found[p.id]
 		if r == nil { // not leased after all
@@ -478,7 +485,8 @@ func (c *claiming) lease(ctx context.Context) error {
 			}
 			continue
 		}
-		c.claims = append(c.claims, r.claim(p.lane.standing.Subscriber, payloads))
+		c.claims = append(c.claims, r.claim(p.lane.standing.Subscriber, payloads, &c.s.snapshots))
+		c.places[c.claims[len(c.claims)-1].Lease()] = place{r.ctid, r.id, p.lane.id, p.key != ""}
 		if p.lane.standing != (outhook.Standing{Subscriber: p.lane.standing.Subscriber}) {
 			if c.standings == nil {
 				c.standings = make(map[string]outhook.Standing)
@@ -511,6 +519,7 @@ func (c *claiming) tidy(ctx context.Context, found map[int64]*leasedRow, ordered
 
 // leasedRow is a delivery as leaseRows returns it.
 type leasedRow struct {
+	ctid                string
 	id, token           int64
 	attempt, unfinished int
 	expired             bool
@@ -525,13 +534,13 @@ type leasedRow struct {
 }
 
 func (r *leasedRow) scan(rows pgx.Rows) error {
-	return rows.Scan(&r.id, &r.token, &r.attempt, &r.unfinished, &r.expired,
+	return rows.Scan(&r.ctid, &r.id, &r.token, &r.attempt, &r.unfinished, &r.expired,
 		&r.event, &r.eventType, &r.time, &r.orderKey, &r.hold, &r.delay, &r.ttl, &r.digest, &r.payload, &r.snapshot,
 		&r.replay, &r.age)
 }
 
 // claim restores the delivery, or says what is wrong with it.
-func (r *leasedRow) claim(subscriber string, payloads map[bodyOf]*outhook.Payload) outhook.Claim {
+func (r *leasedRow) claim(subscriber string, payloads map[bodyOf]*outhook.Payload, snapshots *stored.Snapshots) outhook.Claim {
 	c := outhook.Claim{
 		Delivery: outhook.Delivery{
 			ID: outhook.DeliveryID{Event: *r.event, Subscriber: subscriber}, Type: *r.eventType,
@@ -556,7 +565,7 @@ func (r *leasedRow) claim(subscriber string, payloads map[bodyOf]*outhook.Payloa
 	if copy(c.Digest[:], r.digest); len(r.digest) != len(c.Digest) {
 		fault("its digest cannot be restored")
 	}
-	if err := c.Snapshot.UnmarshalBinary(r.snapshot); err != nil {
+	if c.Snapshot, err = snapshots.Restore(r.snapshot); err != nil {
 		fault("its snapshot cannot be restored")
 	}
 	if r.payload != nil {
@@ -565,50 +574,4 @@ func (r *leasedRow) claim(subscriber string, payloads map[bodyOf]*outhook.Payloa
 		}
 	}
 	return c
-}
-
-// bodyOf is a payload by its number and its event: a row that was damaged to have the
-// number of another event's does not get that.
-type bodyOf struct {
-	id    int64
-	event string
-}
-
-// payloads returns the payloads that have the numbers, each once. One that cannot be
-// restored is left out.
-func (s *Store) payloads(ctx context.Context, q pgxQueryer, numbers func(yield func(*int64) bool)) (map[bodyOf]*outhook.Payload, error) {
-	wanted := make(map[int64]bool)
-	for n := range numbers {
-		if n != nil {
-			wanted[*n] = true
-		}
-	}
-	found := make(map[bodyOf]*outhook.Payload, len(wanted))
-	if len(wanted) == 0 {
-		return found, nil
-	}
-	rows, err := q.Query(ctx, s.sql(`
-select p.id, p.event, p.content_type, p.header, p.body
-from unnest($1::bigint[]) u (id) cross join lateral (select * from {schema}.payload p where p.id = u.id limit 1) p`),
-		slices.Collect(maps.Keys(wanted)))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var of bodyOf
-		var header []byte
-		p := &outhook.Payload{}
-		if err := rows.Scan(&of.id, &of.event, &p.ContentType, &header, &p.Body); err != nil {
-			return nil, err
-		}
-		if p.Header, err = stored.DecodeHeader(header); err == nil {
-			found[of] = p
-		}
-	}
-	return found, rows.Err()
-}
-
-type pgxQueryer interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }

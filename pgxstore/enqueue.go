@@ -14,21 +14,29 @@ import (
 	"github.com/outhook/outhook/internal/stored"
 )
 
-// Enqueue implements [outhook.Store], in a transaction of its own.
-func (s *Store) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (known []outhook.DeliveryID, err error) {
-	if len(deliveries) == 0 {
-		return nil, ctx.Err()
-	}
+// enqueueAtOnce stores deliveries in a transaction of its own. It returns which of them were
+// known.
+func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery) (isKnown []bool, err error) {
 	var numbers map[string]int64
-	err = s.inTx(ctx, "enqueue", func(tx pgx.Tx) (err error) {
-		known, numbers, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries)
+	err = s.inPinnedTx(ctx, "enqueue", func(tx pgx.Tx) (err error) {
+		isKnown, numbers, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.cache(numbers)
-	return known, nil
+	return isKnown, nil
+}
+
+// knownOf returns the IDs of the deliveries that were known.
+func knownOf(deliveries []outhook.Delivery, isKnown []bool) (known []outhook.DeliveryID) {
+	for i := range isKnown {
+		if isKnown[i] {
+			known = append(known, deliveries[i].ID)
+		}
+	}
+	return known
 }
 
 // querier is a transaction, of pgx or of database/sql.
@@ -37,9 +45,9 @@ type querier interface {
 	query(ctx context.Context, each func(scan func(...any) error) error, sql string, args ...any) error
 }
 
-// enqueue stores deliveries in a transaction. The numbers of their subscribers may be
-// cached when that has committed.
-func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery) (known []outhook.DeliveryID, numbers map[string]int64, err error) {
+// enqueue stores deliveries in a transaction, and returns which of them were known. The
+// numbers of their subscribers may be cached when that has committed.
+func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery) (isKnown []bool, numbers map[string]int64, err error) {
 	if numbers, err = s.numbers(ctx, q, deliveries); err != nil {
 		return nil, nil, err
 	}
@@ -51,7 +59,7 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 	for i := range missing {
 		missing[i] = i
 	}
-	isKnown := make([]bool, len(deliveries))
+	isKnown = make([]bool, len(deliveries))
 	for range 3 { // again if what was in the way has been pruned meanwhile
 		if missing, err = s.insert(ctx, q, rows, missing); err != nil {
 			return nil, nil, err
@@ -82,12 +90,7 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 	if len(missing) > 0 {
 		return nil, nil, errors.New("deliveries of the same IDs come and go")
 	}
-	for i := range deliveries {
-		if isKnown[i] {
-			known = append(known, deliveries[i].ID)
-		}
-	}
-	return known, numbers, nil
+	return isKnown, numbers, nil
 }
 
 // numbers returns the numbers of the subscribers of deliveries, new ones if needed.

@@ -172,13 +172,13 @@ func sinceColumn(states []outhook.State) string {
 
 // fill adds the payloads to records. One that is missing stays nil.
 func (s *Store) fill(ctx context.Context, q pgxQueryer, rows []foundRow) error {
-	payloads, err := s.payloads(ctx, q, func(yield func(*int64) bool) {
-		for i := range rows {
-			if !yield(rows[i].payload) {
-				return
-			}
+	var wanted []bodyOf
+	for i := range rows {
+		if n := rows[i].payload; n != nil {
+			wanted = append(wanted, bodyOf{*n, rows[i].ID.Event})
 		}
-	})
+	}
+	payloads, err := s.payloads.load(ctx, s, q, wanted)
 	for i := range rows {
 		if n := rows[i].payload; n != nil {
 			rows[i].Payload = payloads[bodyOf{*n, rows[i].ID.Event}]

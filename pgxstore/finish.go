@@ -13,20 +13,19 @@ import (
 // Finish implements [outhook.Store]. An outcome whose State is none of the four is
 // reported as lost.
 //
-// Its transaction locks rows of pending in the order of their numbers, then
-// those of subscriber likewise. It waits for a Claim that has locked one of them,
-// which a lease that has ended can be.
+// Its transaction locks rows of pending, mostly in the order in which they are stored,
+// then those of subscriber in the order of their numbers. It waits for a Claim that has
+// locked one of them, which a lease that has ended can be.
 func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []outhook.Lease, err error) {
 	if len(outcomes) == 0 {
 		return nil, ctx.Err()
 	}
-	err = s.inTx(ctx, "finish", func(tx pgx.Tx) error {
-		f := &finishing{s: s, tx: tx, outcomes: outcomes}
-		if err := f.lock(ctx); err != nil {
-			return err
-		}
-		if err := f.apply(ctx); err != nil {
-			return err
+	err = s.inPinnedTx(ctx, "finish", func(tx pgx.Tx) error {
+		f := newFinishing(s, tx, outcomes)
+		for _, step := range []func(context.Context) error{f.apply, f.lock, f.apply, f.end} {
+			if err := step(ctx); err != nil {
+				return err
+			}
 		}
 		lost = f.lost()
 		return nil
@@ -34,24 +33,33 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	if err != nil {
 		return nil, err
 	}
+	s.places.forget(outcomes)
 	return lost, nil
 }
 
-// A finishing is one call of Finish.
+// A finishing is one call of Finish. What it knows the places of it applies at once; the
+// rest, and what is not found there any more, it looks for by name.
 type finishing struct {
 	s        *Store
 	tx       pgx.Tx
 	outcomes []outhook.Outcome
 	leases   []leaseState // of the outcomes
+	due      bool         // something becomes claimable, or will sooner than others may think
 }
 
 type leaseState struct {
-	delivery   int64
-	subscriber int64
-	ctid       string
-	ordered    bool
-	live       bool // the outcome is to be applied
-	known      bool // or one was applied before
+	place
+	live    bool // as far as it is known; the outcome is to be applied
+	applied bool
+	known   bool // an outcome was applied, now or before
+}
+
+func newFinishing(s *Store, tx pgx.Tx, outcomes []outhook.Outcome) *finishing {
+	f := &finishing{s: s, tx: tx, outcomes: outcomes, leases: make([]leaseState, len(outcomes))}
+	for i := range outcomes {
+		f.leases[i].place, f.leases[i].live = s.places.find(outcomes[i].Lease)
+	}
+	return f
 }
 
 // lockLeases locks the rows of deliveries that are pending. live: the token is the latest
@@ -78,32 +86,24 @@ from unnest($1::bigint[], $2::bigint[]) with ordinality u (delivery, token, n)
 cross join lateral (select state from {schema}.outcome o where o.delivery = u.delivery and o.token = u.token limit 1) o
 where o.state is not null`
 
+// lock finds those that were not applied.
 func (f *finishing) lock(ctx context.Context) error {
+	var at []int // places among the outcomes
 	var events, subscribers []string
 	var tokens []int64
 	for i := range f.outcomes {
+		if f.leases[i].applied {
+			continue
+		}
+		f.leases[i] = leaseState{}
 		l := &f.outcomes[i].Lease
+		at = append(at, i)
 		events, subscribers, tokens = append(events, storable(l.ID.Event)), append(subscribers, storable(l.ID.Subscriber)), append(tokens, l.Token)
 	}
-	f.leases = make([]leaseState, len(f.outcomes))
-	var gone []int // places of deliveries that are not pending
-	err := f.s.queryPinned(ctx, f.tx, func(rows pgx.Rows) error {
-		var n int
-		var id int64
-		var subscriber *int64
-		var ctid *string
-		var ordered, live, known *bool
-		if err := rows.Scan(&n, &id, &subscriber, &ctid, &ordered, &live, &known); err != nil {
-			return err
-		}
-		l := &f.leases[n-1]
-		if l.delivery = id; ctid == nil {
-			gone = append(gone, n-1)
-		} else {
-			l.subscriber, l.ctid, l.ordered, l.live, l.known = *subscriber, *ctid, *ordered, *live, *known
-		}
+	if len(at) == 0 {
 		return nil
-	}, lockLeases, events, subscribers, tokens)
+	}
+	gone, err := f.lockNamed(ctx, at, events, subscribers, tokens)
 	if err != nil || len(gone) == 0 {
 		return err
 	}
@@ -124,14 +124,43 @@ func (f *finishing) lock(ctx context.Context) error {
 	return err
 }
 
-// applyOutcomes stores the outcomes of rows that are locked: those of $1 become
-// settled, those of $2 are pending again. Each is described by the arrays that follow.
+// lockNamed fills in the leases at the given places. Of those that it returns, the delivery
+// is not pending.
+func (f *finishing) lockNamed(ctx context.Context, at []int, events, subscribers []string, tokens []int64) (gone []int, err error) {
+	rows, err := f.tx.Query(ctx, f.s.sql(lockLeases), events, subscribers, tokens)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var n int
+		var id int64
+		var subscriber *int64
+		var ctid *string
+		var ordered, live, known *bool
+		if err := rows.Scan(&n, &id, &subscriber, &ctid, &ordered, &live, &known); err != nil {
+			return nil, err
+		}
+		l := &f.leases[at[n-1]]
+		if l.delivery = id; ctid == nil {
+			gone = append(gone, at[n-1])
+			continue
+		}
+		l.place = place{*ctid, id, *subscriber, *ordered}
+		l.live, l.known = *live, *known
+	}
+	return gone, rows.Err()
+}
+
+// applyOutcomes stores the outcomes of rows at given places, if their leases are live: those
+// at $1 become settled, those at $2 are pending again. Each is described by the arrays that
+// follow. It returns those that it has applied.
 const applyOutcomes = `
 with done as materialized (
-    select * from unnest($3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::boolean[], $8::bytea[])
-        u (id, state, reason, after, released, attempts)
+    select * from unnest($3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::boolean[], $9::bytea[])
+        u (id, token, state, reason, after, released, attempts)
 ), settled as (
-    delete from {schema}.pending where ctid = any ($1::text[]::tid[])
+    delete from {schema}.pending where ctid = any ($1::text[]::tid[]) and live and (id, token) in (select id, token from done)
     returning id, subscriber, key, token, holds
 ), again as (
     update {schema}.pending p
@@ -141,71 +170,88 @@ with done as materialized (
         attempts = case when done.released then p.attempts else p.attempts + 1 end,
         unfinished = case when done.released then p.unfinished - 1 else 0 end
     from done
-    where p.ctid = any ($2::text[]::tid[]) and done.id = p.id
+    where p.ctid = any ($2::text[]::tid[]) and done.id = p.id and done.token = p.token and p.live
     returning p.id, p.subscriber, p.key, p.token
 ), history as (
     insert into {schema}.outcome (delivery, token, at, state, reason, attempts)
     select l.id, l.token, {now}, nullif(done.state, 'pending'), done.reason, done.attempts
-    from (select id, token from settled union all select id, token from again) l join done using (id)
+    from (select id, token from settled union all select id, token from again) l join done using (id, token)
     where done.state <> 'pending' or done.attempts is not null
 ), freed as (
     delete from {schema}.hold h
     using (select * from settled union all select *, false from again) l
     where l.key <> '' and h.subscriber = l.subscriber and h.key = l.key and h.delivery = l.id
+), barrier as (
+    insert into {schema}.barrier (subscriber, key, delivery)
+    select l.subscriber, l.key, l.id from settled l join done using (id, token) where l.holds and done.state = 'dead'
 )
-insert into {schema}.barrier (subscriber, key, delivery)
-select l.subscriber, l.key, l.id from settled l join done using (id) where l.holds and done.state = 'dead'`
+select id, token from settled union all select id, token from again`
 
-// apply stores the outcomes of live leases with their effects.
+// apply stores the outcomes of live leases that were not applied yet.
 func (f *finishing) apply(ctx context.Context) error {
 	var settled, again, states, reasons []string
-	var ids, afters []int64
+	var ids, tokens, afters []int64
 	var released []bool
 	var attempts [][]byte
-	due := false // something becomes claimable, or will sooner than others may think
-	applied := make(map[int64]bool)
-	effects := make(map[int64][]outhook.Effect)
+	at := make(map[deliveryToken]*leaseState)
 	for i := range f.outcomes {
 		o, l := &f.outcomes[i], &f.leases[i]
-		if !l.live || !valid(o.State) {
+		if !l.live || l.applied || !valid(o.State) {
 			continue
 		}
-		if l.known = true; applied[l.delivery] {
-			continue // the lease has had its outcome in this very call
+		lease := deliveryToken{l.delivery, o.Lease.Token}
+		if at[lease] != nil { // it has its outcome in this very call
+			l.known = true
+			continue
 		}
-		applied[l.delivery] = true
+		at[lease] = l
 		data, err := stored.EncodeAttempts(o.Attempts)
 		if err != nil {
 			return err
 		}
 		if o.State == outhook.Pending {
 			again = append(again, l.ctid)
-			due = true
 		} else {
 			settled = append(settled, l.ctid)
-			due = due || l.ordered
 		}
+		f.due = f.due || o.State == outhook.Pending || l.ordered
 		ids = append(ids, l.delivery)
+		tokens = append(tokens, o.Lease.Token)
 		states = append(states, string(o.State))
 		reasons = append(reasons, storable(o.Reason))
 		afters = append(afters, micros(o.After))
 		released = append(released, o.Released && o.State == outhook.Pending)
 		attempts = append(attempts, data)
-		if o.Effect != nil {
-			effects[l.subscriber] = append(effects[l.subscriber], *o.Effect)
-		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
-	if _, err := f.tx.Exec(ctx, f.s.sql(applyOutcomes), settled, again, ids, states, reasons, afters, released, attempts); err != nil {
+	rows, err := f.tx.Query(ctx, f.s.sql(applyOutcomes), settled, again, ids, tokens, states, reasons, afters, released, attempts)
+	if err != nil {
 		return err
+	}
+	applied, err := pgx.CollectRows(rows, pgx.RowToStructByPos[deliveryToken])
+	for _, lease := range applied {
+		at[lease].applied, at[lease].known = true, true
+	}
+	return err
+}
+
+type deliveryToken struct{ Delivery, Token int64 }
+
+// end applies the effects, and tells others what has changed.
+func (f *finishing) end(ctx context.Context) error {
+	effects := make(map[int64][]outhook.Effect)
+	for i := range f.outcomes {
+		if l := &f.leases[i]; l.applied && f.outcomes[i].Effect != nil {
+			effects[l.subscriber] = append(effects[l.subscriber], *f.outcomes[i].Effect)
+		}
 	}
 	opened, err := f.affect(ctx, effects)
 	if err != nil {
 		return err
 	}
-	if due || opened {
+	if f.due || opened {
 		return f.s.notify(ctx, f.tx)
 	}
 	return nil

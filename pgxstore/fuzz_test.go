@@ -36,7 +36,7 @@ func FuzzRow(f *testing.F) {
 		if notHeader == nil {
 			payloads[bodyOf{7, event}] = &outhook.Payload{Header: restored, Body: []byte("its own")}
 		}
-		c := row.claim("s", payloads)
+		c := row.claim("s", payloads, new(stored.Snapshots))
 		require.Equal(t, outhook.DeliveryID{Event: event, Subscriber: "s"}, c.ID)
 		require.Equal(t, number, c.Token)
 

@@ -18,7 +18,7 @@ import (
 // standing begins a transaction of the store's own whose client will stand still.
 func standing(t *testing.T, s *Store) pgx.Tx {
 	t.Helper()
-	tx, err := s.pool.BeginTx(t.Context(), s.txOptions())
+	tx, err := s.pool.BeginTx(t.Context(), pgx.TxOptions{BeginQuery: s.begin()})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
 	return tx
@@ -36,9 +36,9 @@ func TestStoppedFinish(t *testing.T) {
 	failed := func(c outhook.Claim) outhook.Outcome {
 		return outhook.Outcome{Lease: c.Lease(), State: outhook.Pending, After: time.Hour, Effect: &outhook.Effect{}}
 	}
-	f := &finishing{s: s, tx: standing(t, s), outcomes: []outhook.Outcome{failed(claims[0])}}
-	require.NoError(t, f.lock(t.Context()))
+	f := newFinishing(s, standing(t, s), []outhook.Outcome{failed(claims[0])})
 	require.NoError(t, f.apply(t.Context()))
+	require.NoError(t, f.end(t.Context()))
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

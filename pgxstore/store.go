@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // Options change what a Store does. The zero value is ready to use.
@@ -41,6 +42,12 @@ type Store struct {
 	replace *strings.Replacer // completes statements
 	stopped string            // after how long of standing still a client loses its transaction
 
+	statements sync.Map // completed, by what they are made of
+	snapshots  stored.Snapshots
+	payloads   payloads
+	places     places
+	group      *group
+
 	mu          sync.Mutex       // guards all below
 	subscribers map[string]int64 // numbers of names, all of them committed
 	cursors     map[int64]string // the order key of a subscriber that was claimed last
@@ -64,7 +71,7 @@ func New(pool *pgxpool.Pool, options *Options) (*Store, error) {
 	if pool == nil {
 		return nil, errors.New("pgxstore: new: no pool")
 	}
-	s := &Store{pool: pool, subscribers: make(map[string]int64), cursors: make(map[int64]string)}
+	s := &Store{pool: pool, group: newGroup(), subscribers: make(map[string]int64), cursors: make(map[int64]string)}
 	if options != nil {
 		s.options = *options
 	}
@@ -81,6 +88,7 @@ func New(pool *pgxpool.Pool, options *Options) (*Store, error) {
 
 // useClock sets the expression by which all statements know what time it is.
 func (s *Store) useClock(now string) {
+	s.statements.Clear()
 	s.replace = strings.NewReplacer("{schema}", quote(s.options.Schema), "{now}", now)
 }
 
@@ -88,20 +96,43 @@ func (s *Store) useClock(now string) {
 func quote(schema string) string { return `"` + schema + `"` }
 
 // sql completes a statement.
-func (s *Store) sql(text string) string { return s.replace.Replace(text) }
+func (s *Store) sql(text string) string {
+	if statement, ok := s.statements.Load(text); ok {
+		return statement.(string)
+	}
+	statement := s.replace.Replace(text)
+	s.statements.Store(text, statement)
+	return statement
+}
 
-// txOptions are those of a transaction of the store's own. A client that stands still
+// begin begins a transaction of the store's own. A client that stands still
 // within one, stopped or cut off, would keep what it has locked from all others
 // for as long as the server believes in it: hours.
-func (s *Store) txOptions() pgx.TxOptions {
-	return pgx.TxOptions{BeginQuery: "begin isolation level read committed; set local idle_in_transaction_session_timeout = '" + s.stopped + "'"}
+func (s *Store) begin() string {
+	return "begin isolation level read committed; set local idle_in_transaction_session_timeout = '" + s.stopped + "'"
 }
+
+// pinPlans holds for the rest of the transaction. The statements of Enqueue, Claim and
+// Finish are made so that one plan is right for all tables, however they grow: it is
+// kept, rather than made anew each time, which would take longer than the statement. Made
+// while the tables are empty, it must not be one that reads them whole. Its costs are
+// guessed for a million rows, which compiling it would not be worth.
+const pinPlans = "; set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off; set local jit = off"
 
 // inTx calls do in a transaction. If the server has broken a deadlock by ending it,
 // it does so once more.
 func (s *Store) inTx(ctx context.Context, what string, do func(tx pgx.Tx) error) error {
+	return s.transact(ctx, what, s.begin(), do)
+}
+
+// inPinnedTx is inTx with pinPlans.
+func (s *Store) inPinnedTx(ctx context.Context, what string, do func(tx pgx.Tx) error) error {
+	return s.transact(ctx, what, s.begin()+pinPlans, do)
+}
+
+func (s *Store) transact(ctx context.Context, what, begin string, do func(tx pgx.Tx) error) error {
 	attempt := func() error {
-		return pgx.BeginTxFunc(ctx, s.pool, s.txOptions(), do)
+		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, do)
 	}
 	err := attempt()
 	var server *pgconn.PgError
@@ -109,28 +140,6 @@ func (s *Store) inTx(ctx context.Context, what string, do func(tx pgx.Tx) error)
 		err = attempt()
 	}
 	return failure(what, err)
-}
-
-// pinPlans holds for the rest of the transaction. The statements of Claim and
-// Finish are made so that one plan is right for all tables, however they grow: it is
-// kept, rather than made anew each time, which would take longer than the statement. Made
-// while the tables are empty, it must not be one that reads them whole. Its costs are
-// guessed for a million rows, which compiling it would not be worth.
-const pinPlans = `select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)`
-
-// queryPinned makes the first query of a transaction, with pinPlans before it.
-func (s *Store) queryPinned(ctx context.Context, tx pgx.Tx, each func(pgx.Rows) error, text string, args ...any) error {
-	batch := &pgx.Batch{}
-	batch.Queue(pinPlans)
-	batch.Queue(s.sql(text), args...).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			if err := each(rows); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
-	})
-	return tx.SendBatch(ctx, batch).Close()
 }
 
 // failure wraps the error of a call, if there is one. Of what the server

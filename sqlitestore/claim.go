@@ -15,7 +15,7 @@ import (
 func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (outhook.Claimed, error) {
 	var claimed outhook.Claimed
 	err := s.write(ctx, "claim", func(t *transaction) (err error) {
-		c := claimer{transaction: t, request: &request, suspects: request.Suspects, next: never, nextSuspect: never}
+		c := claimer{transaction: t, snapshots: &s.snapshots, request: &request, suspects: request.Suspects, next: never, nextSuspect: never}
 		c.until = later(t.now, request.Lease)
 		if err = c.pick(); err == nil {
 			claimed, err = c.lease()
@@ -32,12 +32,13 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (outhoo
 // a query must not read what is changed meanwhile.
 type claimer struct {
 	*transaction
-	request  *outhook.ClaimRequest
-	suspects int // how many more there is room for
-	picked   []candidate
-	lanes    []lane // of which something is due
-	until    int64  // the end of the leases
-	turn     int64  // the subscriber that was served last
+	snapshots *stored.Snapshots
+	request   *outhook.ClaimRequest
+	suspects  int // how many more there is room for
+	picked    []candidate
+	lanes     []lane // of which something is due
+	until     int64  // the end of the leases
+	turn      int64  // the subscriber that was served last
 
 	next        int64 // from when one could be claimed that is no suspect
 	nextSuspect int64
@@ -215,7 +216,7 @@ func (c *claimer) scan(l *lane, rows *sql.Rows) (d candidate, err error) {
 	if d.Time, err = stored.DecodeTime(when); err != nil {
 		faulty = errors.New("time: it is not RFC 3339")
 	}
-	if err := d.Snapshot.UnmarshalBinary(snapshot); err != nil {
+	if d.Snapshot, err = c.snapshots.Restore(snapshot); err != nil {
 		faulty = err
 	}
 	switch {

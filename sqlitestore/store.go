@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // Options configure a [Store]. The zero value is the default of each.
@@ -41,6 +42,8 @@ type Store struct {
 	db     *sql.DB // for the host, and for reading
 	writer *writer
 	now    func() time.Time
+
+	snapshots stored.Snapshots
 }
 
 var (

@@ -98,7 +98,7 @@ func (k keeping) check(name string, a *outhook.Attempt) error {
 	switch {
 	case k.transport != nil:
 	case refused(sent.value):
-		status, text, header, body = 0, "the request failed", nil, nil
+		status, text, header, body = 0, "the response is malformed", nil, nil
 	default:
 		header.Set("Content-Length", strconv.Itoa(len(sent.body)))
 	}

@@ -1,0 +1,123 @@
+package hostile_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/outhook/outhook"
+	"github.com/stretchr/testify/require"
+)
+
+// An idleReceiver answers all requests and closes connections that are idle for 5 ms. Its
+// log has what it has read and what it has answered.
+type idleReceiver struct {
+	mu          sync.Mutex     // guards all below
+	read        map[string]int // by event
+	answered    map[string]int
+	connections int
+}
+
+func (w *idleReceiver) serve(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	r := bufio.NewReader(c)
+	for first := true; ; first = false {
+		wait := 5 * time.Millisecond
+		if first {
+			wait = patience
+		}
+		_ = c.SetReadDeadline(time.Now().Add(wait))
+		if _, err := r.Peek(1); err != nil {
+			return
+		}
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		request, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		buffer := make([]byte, 64)
+		n, _ := request.Body.Read(buffer)
+		id := request.Header.Get("Webhook-Id")
+		w.mu.Lock()
+		w.read[id] += strings.Count(string(buffer[:n]), payload)
+		w.mu.Unlock()
+		if _, err := c.Write([]byte(ok)); err != nil {
+			return
+		}
+		w.mu.Lock()
+		w.answered[id]++
+		w.mu.Unlock()
+	}
+}
+
+// 2,000 deliveries to a receiver that closes idle connections after 5 ms. They are sent a
+// little later than that, so that many meet a connection which is being closed.
+func TestReceiversIdle(t *testing.T) {
+	const posts, together = 2000, 16
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	w := &idleReceiver{read: make(map[string]int), answered: make(map[string]int)}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			w.mu.Lock()
+			w.connections++
+			w.mu.Unlock()
+			serving.Go(func() { w.serve(c) })
+		}
+	})
+
+	d, err := outhook.New(outhook.NewMemoryStore(), &outhook.Options{
+		Guard: outhook.DevelopmentGuard(), Concurrency: together, SubscriberConcurrency: together,
+		Retry: outhook.Schedule(time.Hour), Breaker: outhook.Breaker{Failures: -1},
+	})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	running := make(chan error, 1)
+	go func() { running <- d.Run(ctx) }()
+	for i := range posts {
+		_, err := d.Send(t.Context(), outhook.Event{
+			ID: fmt.Sprintf("event%d", i), Type: "invoice.paid", Payload: &outhook.Payload{Body: []byte(payload)},
+		}, []outhook.Subscriber{{ID: "customer", URL: "http://" + l.Addr().String(), Unsigned: true}})
+		require.NoError(t, err)
+		if i%together == together-1 { // just as the connections become too old
+			time.Sleep(5*time.Millisecond + time.Duration(i/together%16-4)*100*time.Microsecond)
+		}
+	}
+	require.Eventually(t, func() bool {
+		n, err := d.Count(t.Context(), outhook.Filter{States: []outhook.State{outhook.Pending}})
+		return err == nil && n == 0
+	}, patience, 10*time.Millisecond, "a delivery waits for a retry delay")
+	stop()
+	require.NoError(t, <-running)
+	require.NoError(t, l.Close())
+	serving.Wait()
+
+	var stale, most, twice int
+	for i := range posts {
+		id := fmt.Sprintf("event%d", i)
+		r, err := d.Get(t.Context(), outhook.DeliveryID{Event: id, Subscriber: "customer"})
+		require.NoError(t, err)
+		require.Equal(t, outhook.Delivered, r.State, "%+v", r)
+		for _, a := range r.Attempts {
+			require.Equal(t, 1, a.Number, "it was repeated at once")
+		}
+		stale += len(r.Attempts) - 1
+		most = max(most, len(r.Attempts))
+		require.Equal(t, 1, w.answered[id], "answered more than once")
+		require.Equal(t, 1, w.read[id], "read again, though it had been answered")
+		twice += w.read[id] - 1
+	}
+	t.Logf("figures: idle connections closed under us | delivered at once | %d posts on %d connections; %d requests met a closed one, at most %d attempts for a delivery; 0 waited, %d delivered twice",
+		posts, w.connections, stale, most, twice)
+}

@@ -1,0 +1,363 @@
+package hostile_test
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/outhook/outhook"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	hangs    = 500 * time.Millisecond // the timeout where the receiver lets it pass
+	patience = 20 * time.Second       // where it does not
+	slack    = time.Second            // that anything may outlive an attempt
+)
+
+// payload begins every body, so that a receiver can count what it reads.
+const payload = "<payload>"
+
+// canary is in whatever a receiver says, and must not come out in a record or log.
+const canary = "canary"
+
+// A receiverCase is a receiver that misbehaves, and what has to become of a delivery to it.
+type receiverCase struct {
+	name    string
+	receive func(p *peer) // is called for each connection
+	secure  bool          // the URL is https
+	hangs   bool          // the attempt, or the rest of the answer, lasts until the deadline
+	size    int           // of the payload; 0: short, -1: there is none
+	options outhook.Options
+	want    outcome
+	or      *outcome // where the receiver's system decides
+	check   func(t *testing.T, r outhook.Record, w *receiver)
+}
+
+// An outcome is what the last attempt came to.
+type outcome struct {
+	state      outhook.State
+	status     int
+	error      string
+	retryAfter time.Duration
+	attempts   int // 0: 1
+	sent       int // how often the receiver has read the payload; anySent: at most once for each attempt
+}
+
+const anySent = -1
+
+func delivered(status int) outcome {
+	return outcome{state: outhook.Delivered, status: status, sent: 1}
+}
+
+func failed(status string, code int) outcome {
+	return outcome{state: outhook.Pending, status: code, error: status, sent: 1}
+}
+
+func failure(text string, sent int) outcome {
+	return outcome{state: outhook.Pending, error: text, sent: sent}
+}
+
+// Error texts of attempts.
+const (
+	timedOut  = "timeout"
+	closed    = "the connection was closed before an answer"
+	malformed = "the response is malformed"
+	tooLong   = "the response header is too long"
+	untaken   = "the receiver did not take the request"
+	reset     = "the HTTP/2 stream was reset"
+	noTLS     = "the TLS handshake failed"
+	untrusted = "the TLS certificate is not valid"
+)
+
+// A receiver accepts connections.
+type receiver struct {
+	c    *receiverCase
+	url  string
+	done chan struct{} // the dispatcher is through
+
+	mu       sync.Mutex // guards all below
+	peers    []*peer
+	sent     int
+	requests int
+}
+
+// A peer is the receiver's end of a connection. What is read from it is counted.
+type peer struct {
+	net.Conn // that of TLS if there is
+	raw      *net.TCPConn
+	r        *bufio.Reader
+	w        *receiver
+	number   int // from 0
+	served   chan struct{}
+	tail     []byte
+}
+
+func (p *peer) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b)
+	text := append(p.tail, b[:n]...)
+	p.w.mu.Lock()
+	p.w.sent += bytes.Count(text, []byte(payload))
+	p.w.mu.Unlock()
+	p.tail = bytes.Clone(text[max(0, len(text)-len(payload)+1):])
+	return n, err
+}
+
+// head reads the header of a request.
+func (p *peer) head() (*http.Request, bool) {
+	r, err := http.ReadRequest(p.r)
+	if err == nil {
+		p.w.mu.Lock()
+		p.w.requests++
+		p.w.mu.Unlock()
+	}
+	return r, err == nil
+}
+
+// request reads one.
+func (p *peer) request() bool {
+	r, ok := p.head()
+	if !ok {
+		return false
+	}
+	_, err := io.Copy(io.Discard, r.Body)
+	return err == nil
+}
+
+func (p *peer) say(text string) bool {
+	_, err := io.WriteString(p.Conn, text)
+	return err == nil
+}
+
+// drip writes a text again and again, slowly.
+func (p *peer) drip(text string) {
+	for p.say(text) {
+		select {
+		case <-p.w.done:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// flood writes a text again and again.
+func (p *peer) flood(text string) {
+	text = strings.Repeat(text, max(1, 4096/len(text)))
+	for p.say(text) {
+	}
+}
+
+func (p *peer) wait() { <-p.w.done }
+
+// fin ends what is written; the other direction stays.
+func (p *peer) fin() { _ = p.raw.CloseWrite() }
+
+// rst closes with a reset.
+func (p *peer) rst() {
+	_ = p.raw.SetLinger(0)
+	_ = p.raw.Close()
+}
+
+// listen accepts connections until the test ends.
+func listen(t *testing.T, c *receiverCase) *receiver {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	w := &receiver{c: c, url: "http://" + l.Addr().String() + "/hook", done: make(chan struct{})}
+	if c.secure {
+		w.url = "https" + strings.TrimPrefix(w.url, "http")
+	}
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p := &peer{Conn: conn, raw: conn.(*net.TCPConn), w: w, served: make(chan struct{})}
+			p.r = bufio.NewReader(p)
+			_ = p.raw.SetReadBuffer(64 << 10)
+			w.mu.Lock()
+			p.number = len(w.peers)
+			w.peers = append(w.peers, p)
+			w.mu.Unlock()
+			go func() {
+				defer close(p.served)
+				c.receive(p)
+			}()
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		accepting.Wait()
+	})
+	return w
+}
+
+// requireClosed checks that the dispatcher has closed all connections by then. It may be
+// asked again to close those that are idle: a stream of HTTP/2 can end a little after its
+// attempt.
+func (w *receiver) requireClosed(t *testing.T, d *outhook.Dispatcher, by time.Time) {
+	t.Helper()
+	close(w.done)
+	w.mu.Lock()
+	peers := w.peers
+	w.mu.Unlock()
+	for _, p := range peers {
+		_ = p.raw.SetDeadline(time.Unix(1, 0)) // ends what it does
+		<-p.served
+		for open := true; open; {
+			_ = p.raw.SetDeadline(time.Now().Add(20 * time.Millisecond))
+			_, err := io.Copy(io.Discard, p.raw)
+			if open = errors.Is(err, os.ErrDeadlineExceeded); open {
+				require.True(t, time.Now().Before(by), "connection %d is open %v after the attempt's end", p.number, slack)
+				_, err := d.Drain(t.Context())
+				require.NoError(t, err)
+			}
+		}
+		_ = p.raw.Close()
+	}
+}
+
+// post sends an event to a receiver, attempts it, and returns its record and how long
+// the attempt took.
+func post(t *testing.T, d *outhook.Dispatcher, w *receiver) (outhook.Record, time.Duration) {
+	t.Helper()
+	event := outhook.Event{Type: "invoice.paid", Payload: &outhook.Payload{Body: []byte(payload)}}
+	if w.c.size < 0 {
+		event.Payload.Body = nil
+	} else if w.c.size > 0 {
+		event.Payload.Body = append(event.Payload.Body, bytes.Repeat([]byte("x"), w.c.size)...)
+	}
+	receipt, err := d.Send(t.Context(), event, []outhook.Subscriber{{ID: "customer", URL: w.url, Unsigned: true}})
+	require.NoError(t, err)
+	began := time.Now()
+	_, err = d.Drain(t.Context())
+	took := time.Since(began)
+	require.NoError(t, err)
+	r, err := d.Get(t.Context(), outhook.DeliveryID{Event: receipt.EventID, Subscriber: "customer"})
+	require.NoError(t, err)
+	return r, took
+}
+
+// runReceivers runs cases at the same time, and checks what is left of all.
+func runReceivers(t *testing.T, cases []receiverCase) {
+	std := &said{}
+	log.SetOutput(std)
+	t.Cleanup(func() {
+		log.SetOutput(os.Stderr)
+		require.NotContains(t, std.String(), "\x1b")
+		requireNoGoroutines(t)
+	})
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			runReceiver(t, &c)
+		})
+	}
+}
+
+func runReceiver(t *testing.T, c *receiverCase) {
+	w := listen(t, c)
+	text := &said{}
+	o := c.options
+	o.Guard = outhook.DevelopmentGuard()
+	o.Retry = outhook.Schedule(time.Hour)
+	o.Logger = slog.New(slog.NewTextHandler(text, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	o.Timeout = patience
+	o.MaxPayload = max(1, c.size) + len(payload)
+	if c.hangs {
+		o.Timeout = hangs
+	}
+	d, err := outhook.New(outhook.NewMemoryStore(), &o)
+	require.NoError(t, err)
+	r, took := post(t, d, w)
+	ended := time.Now()
+	w.requireClosed(t, d, ended.Add(slack-max(0, took-o.Timeout)))
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := r.Attempts[len(r.Attempts)-1]
+	got := outcome{r.State, last.Status, last.Error, last.RetryAfter, len(r.Attempts), w.sent}
+	what := fmt.Sprintf("%s, %s", got.state, cmp.Or(got.error, fmt.Sprintf("status %d", got.status)))
+	if got.retryAfter > 0 {
+		what += fmt.Sprintf(", paused for %v", got.retryAfter)
+	}
+	t.Logf("figures: %s | %s | %.1f s, %d attempts, payload read %d times", c.name, what, took.Seconds(), got.attempts, got.sent)
+	wants := []outcome{c.want}
+	if c.or != nil {
+		wants = append(wants, *c.or)
+	}
+	for i := range wants {
+		wants[i].attempts = cmp.Or(wants[i].attempts, 1)
+		if wants[i].sent == anySent && got.sent <= got.attempts {
+			wants[i].sent = got.sent
+		}
+	}
+	require.Contains(t, wants, got)
+	if c.hangs {
+		require.GreaterOrEqual(t, took, o.Timeout, "the receiver was to hang")
+	}
+	require.Less(t, took, o.Timeout+slack)
+	record, err := json.Marshal(r)
+	require.NoError(t, err)
+	if o.KeepResponse == 0 {
+		require.NotContains(t, string(record), canary)
+		require.NotContains(t, string(record), `\u001b`)
+	}
+	require.NotContains(t, text.String(), canary)
+	require.NotContains(t, text.String(), "x1b")
+	if c.check != nil {
+		c.check(t, r, w)
+	}
+}
+
+// requireNoGoroutines checks that there is none left of the dispatchers.
+func requireNoGoroutines(t *testing.T) {
+	t.Helper()
+	left := func() (stacks []string) {
+		buffer := make([]byte, 4<<20)
+		for stack := range strings.SplitSeq(string(buffer[:runtime.Stack(buffer, true)]), "\n\n") {
+			for _, of := range []string{"net/http.(*persistConn)", "net/http.(*Transport)", "net/http.(*http2", "outhook.("} {
+				if strings.Contains(stack, of) {
+					stacks = append(stacks, stack)
+					break
+				}
+			}
+		}
+		return stacks
+	}
+	require.Eventually(t, func() bool { return len(left()) == 0 }, slack, 10*time.Millisecond, "goroutines outlive the deadline: %v", left)
+}
+
+// said keeps what is written to it.
+type said struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}

@@ -1,0 +1,136 @@
+package pgxstore
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/outhook/outhook"
+)
+
+const (
+	groupCommits    = 2    // transactions that are made at one time
+	groupDeliveries = 1000 // in a transaction, unless a call has more
+)
+
+// A group lets concurrent calls of Enqueue share transactions: each costs a commit, which
+// waits for the disk, and statements that cost more than a row of theirs.
+type group struct {
+	commits chan struct{} // holds a value for each transaction that is being made
+
+	mu      sync.Mutex
+	waiting []*enqueueCall // guarded by mu
+}
+
+// An enqueueCall is one call of Enqueue.
+type enqueueCall struct {
+	deliveries []outhook.Delivery // its own: the caller may have left when they are stored
+	batch      *enqueueBatch      // nil: it waits; guarded by group.mu
+	done       chan struct{}      // closed when the transaction has ended
+	known      []outhook.DeliveryID
+	err        error // of the transaction, which may be another call's fault
+}
+
+// An enqueueBatch is what is stored in one transaction.
+type enqueueBatch struct {
+	calls  []*enqueueCall
+	here   int // calls whose callers wait; guarded by group.mu
+	cancel context.CancelFunc
+}
+
+func newGroup() *group { return &group{commits: make(chan struct{}, groupCommits)} }
+
+// Enqueue implements [outhook.Store]. Calls that come while others are being stored are
+// stored together. If that fails, each is tried alone, so that none fails for another.
+func (s *Store) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (known []outhook.DeliveryID, err error) {
+	if err := ctx.Err(); err != nil || len(deliveries) == 0 {
+		return nil, failure("enqueue", err)
+	}
+	c := &enqueueCall{deliveries: slices.Clone(deliveries), done: make(chan struct{})}
+	s.group.enter(c)
+	select {
+	case s.group.commits <- struct{}{}:
+		// Not by this call, which may end before those that it is stored with.
+		go s.enqueueNext(context.WithoutCancel(ctx))
+	case <-c.done:
+	case <-ctx.Done():
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		s.group.leave(c)
+		return nil, failure("enqueue", ctx.Err())
+	}
+	if c.err != nil && len(c.batch.calls) > 1 {
+		return s.enqueueAlone(ctx, deliveries)
+	}
+	return c.known, c.err
+}
+
+// enqueueNext stores what waits, and gives the place of its transaction back.
+func (s *Store) enqueueNext(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	batch := s.group.take(cancel)
+	defer func() { <-s.group.commits }()
+	if len(batch.calls) == 0 { // others have stored it
+		return
+	}
+	var all []outhook.Delivery
+	for _, c := range batch.calls {
+		all = append(all, c.deliveries...)
+	}
+	isKnown, err := s.enqueueAtOnce(ctx, all)
+	for _, c := range batch.calls {
+		if c.err = err; err == nil {
+			n := len(c.deliveries)
+			c.known, isKnown = knownOf(c.deliveries, isKnown[:n]), isKnown[n:]
+		}
+		close(c.done)
+	}
+}
+
+// enqueueAlone is Enqueue of one call.
+func (s *Store) enqueueAlone(ctx context.Context, deliveries []outhook.Delivery) (known []outhook.DeliveryID, err error) {
+	isKnown, err := s.enqueueAtOnce(ctx, deliveries)
+	if err != nil {
+		return nil, err
+	}
+	return knownOf(deliveries, isKnown), nil
+}
+
+func (g *group) enter(c *enqueueCall) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waiting = append(g.waiting, c)
+}
+
+// take returns what is to be stored next. cancel ends that.
+func (g *group) take(cancel context.CancelFunc) *enqueueBatch {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n, deliveries := 0, 0
+	for n < len(g.waiting) && (n == 0 || deliveries+len(g.waiting[n].deliveries) <= groupDeliveries) {
+		deliveries += len(g.waiting[n].deliveries)
+		n++
+	}
+	batch := &enqueueBatch{calls: slices.Clone(g.waiting[:n]), here: n, cancel: cancel}
+	g.waiting = slices.Delete(g.waiting, 0, n)
+	for _, c := range batch.calls {
+		c.batch = batch
+	}
+	return batch
+}
+
+// leave is called when nobody wants to know any more what becomes of a call.
+func (g *group) leave(c *enqueueCall) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.batch == nil {
+		g.waiting = slices.DeleteFunc(g.waiting, func(other *enqueueCall) bool { return other == c })
+		return
+	}
+	if c.batch.here--; c.batch.here == 0 {
+		c.batch.cancel()
+	}
+}

@@ -46,32 +46,45 @@ const cutDelay = 250 * time.Millisecond
 // them, until one runs out.
 type slot struct {
 	d      *Dispatcher
-	base   context.Context
-	keep   int // bytes of the response's body
+	root   context.Context
+	base   context.Context // root, with the trace
+	keep   int             // bytes of the response's body
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	leash  *leash
 	loose  func() bool
-	until  atomic.Int64 // when the dials of the attempt end, by UnixNano
-	bare   bool         // the request has no body
-	fresh  bool         // it needs a connection of its own, if the transport is ours
+	until  atomic.Int64  // when the dials of the attempt end, by UnixNano
+	bare   bool          // the request has no body
+	fresh  bool          // it needs a connection of its own, if the transport is ours
+	blank  *http.Request // has the context
+	spare  *outgoing     // that nobody holds any more; nil: none
+	loosed bool          // the latest may still be held
 
 	// What net/http has told of the latest connection.
 	asked  bool // for one
 	got    bool
 	reused bool
+	wrote  *atomic.Bool // the request, whole
 }
 
 // newSlot returns a slot whose attempts end with base at the latest.
 func newSlot(d *Dispatcher, base context.Context, keep int) *slot {
-	s := &slot{d: d, keep: keep}
-	// All of these are called by the goroutine that calls RoundTrip.
-	s.base = httptrace.WithClientTrace(context.WithValue(base, untilKey{}, &s.until), &httptrace.ClientTrace{
-		GetConn: func(string) { s.asked = true },
-		GotConn: s.gotConn,
-	})
+	s := &slot{d: d, root: base, keep: keep}
+	s.trace()
 	return s
+}
+
+// trace has net/http tell of the attempts from now on.
+func (s *slot) trace() {
+	wrote := new(atomic.Bool)
+	s.wrote = wrote
+	// All but the last of these are called by the goroutine that calls RoundTrip.
+	s.base = httptrace.WithClientTrace(context.WithValue(s.root, untilKey{}, &s.until), &httptrace.ClientTrace{
+		GetConn:      func(string) { s.asked = true },
+		GotConn:      s.gotConn,
+		WroteRequest: func(info httptrace.WroteRequestInfo) { wrote.Store(info.Err == nil) },
+	})
 }
 
 func (s *slot) gotConn(info httptrace.GotConnInfo) {
@@ -100,7 +113,7 @@ func (s *slot) begin(now time.Time, timeout time.Duration) context.Context {
 	}
 	s.close()
 	ctx, cancel := context.WithCancelCause(s.base)
-	s.ctx, s.cancel, s.leash = ctx, cancel, &leash{}
+	s.ctx, s.cancel, s.leash, s.blank = ctx, cancel, &leash{}, blank.WithContext(ctx)
 	s.loose = context.AfterFunc(ctx, s.leash.pull)
 	s.timer = time.AfterFunc(timeout, func() { cancel(errTimeout) })
 	return ctx
@@ -108,12 +121,16 @@ func (s *slot) begin(now time.Time, timeout time.Duration) context.Context {
 
 // end stops the timer of begin.
 func (s *slot) end() {
-	if s.timer.Stop() && s.ctx.Err() == nil {
-		return
+	if !s.timer.Stop() || s.ctx.Err() != nil {
+		conn := s.leash.release() // the context has ended, or is about to
+		s.close()
+		unstick(conn)
 	}
-	conn := s.leash.release() // the context has ended, or is about to
-	s.close()
-	unstick(conn)
+	if s.loosed {
+		s.close()
+		s.trace() // of what was let go there may be something to tell yet
+		s.loosed = false
+	}
 }
 
 func (s *slot) close() {
@@ -239,7 +256,7 @@ func (s *slot) attempt(c *Claim) (r result) {
 		r.err, r.neutral = err, true
 		return r
 	}
-	out := newOutgoing(t, c.Payload.Body)
+	out := s.outgoing(t, c.Payload.Body)
 	if err := s.d.header(r.ctx, out, c, now); err != nil {
 		r.err, r.neutral, r.unsent = err, true, errors.Is(err, errCut)
 		return r
@@ -251,7 +268,8 @@ func (s *slot) attempt(c *Claim) (r result) {
 		r.err, r.neutral, r.unsent = cause, true, errors.Is(cause, errCut)
 		return r
 	}
-	said := s.send(&r, out.request.WithContext(r.ctx))
+	said := s.send(&r, out.in(r.ctx))
+	s.reuse(out, r.err)
 	r.verdict = s.d.classify(r.attempt, r.err)
 	if s.d.options.Steering && r.verdict != OK {
 		r.steer(said)

@@ -61,7 +61,7 @@ func dialled(t *testing.T, u *url.URL) (host, port string) {
 		address = a
 		return nil, errDialled
 	}}
-	_, err := transport.RoundTrip(&newOutgoing(&target{url: u}, nil).request)
+	_, err := transport.RoundTrip(&newOutgoing(blank, &target{url: u}, nil).request)
 	require.ErrorIs(t, err, errDialled)
 	host, port, err = net.SplitHostPort(address)
 	require.NoError(t, err)
@@ -273,7 +273,7 @@ func FuzzHeader(f *testing.F) {
 			require.False(t, accepted(http.Header{name: {value}, other: {value}}), "one name twice")
 		}
 
-		sent := &newOutgoing(&target{url: &url.URL{Scheme: "https", Host: "127.0.0.1:1", Path: "/"}}, nil).request
+		sent := &newOutgoing(blank, &target{url: &url.URL{Scheme: "https", Host: "127.0.0.1:1", Path: "/"}}, nil).request
 		sent.Header = http.Header{http.CanonicalHeaderKey(name): {value}}
 		// RoundTrip checks the header before it dials.
 		_, err := (&http.Transport{DialContext: Guard{}.dialer().DialContext}).RoundTrip(sent)

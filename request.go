@@ -19,30 +19,67 @@ var errNoKey = errors.New("no live signing key")
 type outgoing struct {
 	request http.Request
 	url     url.URL
-	body    bytes.Reader
+	header  http.Header
+	reader  bytes.Reader
+	body    io.ReadCloser // of the reader
 	room    [5]string
 	values  []string // of the header, in room
 }
 
+// blank is what all requests have in common.
+var blank = &http.Request{Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+
 // newOutgoing returns a POST that net/http sends at most once: without GetBody, it
 // cannot repeat one whose body has left. The body has to be a bytes.Reader for
 // net/http to write it together with the header.
-func newOutgoing(t *target, body []byte) *outgoing {
-	p := &outgoing{url: *t.url} // not to be shared: a transport may change it
-	p.values = p.room[:0]
-	p.request = http.Request{
-		Method: http.MethodPost,
-		URL:    &p.url,
-		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Host:   t.url.Host,
-		Header: make(http.Header, 8),
-	}
-	if len(body) > 0 {
-		p.body.Reset(body)
-		p.request.Body = io.NopCloser(&p.body)
-		p.request.ContentLength = int64(len(body))
-	}
+func newOutgoing(blank *http.Request, t *target, body []byte) *outgoing {
+	p := &outgoing{header: make(http.Header, 8)}
+	p.body = io.NopCloser(&p.reader)
+	p.reset(blank, t, body)
 	return p
+}
+
+func (p *outgoing) reset(blank *http.Request, t *target, body []byte) {
+	clear(p.header)
+	p.values = p.room[:0]
+	p.url = *t.url // not to be shared: a transport may change it
+	p.request = *blank
+	p.request.URL, p.request.Host, p.request.Header = &p.url, t.url.Host, p.header
+	if len(body) > 0 {
+		p.reader.Reset(body)
+		p.request.Body, p.request.ContentLength = p.body, int64(len(body))
+	}
+}
+
+// in returns the request with a context.
+func (p *outgoing) in(ctx context.Context) *http.Request {
+	if p.request.Context() == ctx {
+		return &p.request
+	}
+	return p.request.WithContext(ctx)
+}
+
+// outgoing returns a request with the slot's context.
+func (s *slot) outgoing(t *target, body []byte) *outgoing {
+	p := s.spare
+	if s.spare = nil; p == nil {
+		p = newOutgoing(s.blank, t, body)
+	} else {
+		p.reset(s.blank, t, body)
+	}
+	s.wrote.Store(false)
+	return p
+}
+
+// reuse keeps a request for the next attempt, if nobody holds it any more: a transport of
+// the host's might, and so does one that is still writing it.
+func (s *slot) reuse(p *outgoing, err error) {
+	if s.d.ownsIdle == nil {
+		return
+	}
+	if s.loosed = err != nil || !s.wrote.Load(); !s.loosed {
+		s.spare = p
+	}
 }
 
 // set sets a header of its own.

@@ -200,37 +200,19 @@ func (c *claiming) pickFrom(ctx context.Context, lanes []*lane) error {
 	return nil
 }
 
-// pickRows locks due rows of subscribers, in the order given: a suspect from
-// the front of the queue, if there is room for it, unordered ones that are
-// none, and the first of each order key, those after the cursor first. The LIMIT at the end
+// pickRows locks due rows of subscribers, in the order given: unordered ones, and the first
+// of each order key, those after the cursor first; suspects only while there is room for one. The LIMIT at the end
 // sees to it that nothing is locked of subscribers that it does not reach. $7 are
 // the rows picked before.
 const pickRows = `
 select l.n, x.kind, x.ctid::text, x.id, x.key, x.suspect
 from unnest($1::bigint[], $2::integer[], $3::text[]) with ordinality l (subscriber, room, cursor, n)
 cross join lateral (
-    select 0 as kind, s.ctid, s.id, '' as key, true as suspect
+    select 0 as kind, u.ctid, u.id, '' as key, u.unfinished >= $4::integer as suspect
     from (
-        select p.ctid, p.id
-        from (
-            select q.id
-            from (
-                select id, unfinished from {schema}.pending
-                where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now} and id <> all ($7::bigint[])
-                order by rank, id limit l.room + $5::integer
-            ) q
-            where q.unfinished >= $4::integer and $5::integer > 0 offset 0
-        ) c cross join lateral (
-            select ctid, id from {schema}.pending where id = c.id and due <= {now} for update skip locked
-        ) p
-        limit $5::integer
-    ) s
-    union all
-    select 0, u.ctid, u.id, '', false
-    from (
-        select ctid, id from {schema}.pending
-        where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now} and unfinished < $4::integer
-            and id <> all ($7::bigint[])
+        select ctid, id, unfinished from {schema}.pending
+        where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now}
+            and (unfinished < $4::integer or $5::integer > 0) and id <> all ($7::bigint[])
         order by rank, id limit l.room
         for update skip locked
     ) u

@@ -72,19 +72,18 @@ fuzz: ## run each fuzz target of all modules for FUZZTIME
 	done < .bin/fuzz; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 .PHONY: bench
-bench: ## measure against a bare http.Client loop, beside a subscriber that hangs, and claims from a million
-	go test -run '^$$' -bench HungSubscriber -benchtime 5x .
+bench: ## measure all stores beside a bare http.Client loop and River, in about 10 minutes
 	go run ./bench
-	go test -run '^$$' -bench ClaimBacklog -benchtime 200x ./pgxstore
 
 .PHONY: bench-quick
-bench-quick: ## measure against a bare http.Client loop, roughly
-	go run ./bench -n 20000 -rounds 3
+bench-quick: ## measure roughly, in about a minute
+	go run ./bench -quick
 
 .PHONY: crash
-crash: ## kill workers and servers at random, and count what was lost
+crash: ## kill workers and servers at random, and count what was lost, out of order, too early or too many
 	go run ./crash -store postgres
 	go run ./crash -store sqlite
+	@for s in rate pause breaker order; do for db in postgres sqlite; do go run ./crash -scenario $$s -store $$db || exit 1; done; done
 
 .PHONY: examples
 examples: ## run the examples

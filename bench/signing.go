@@ -1,0 +1,98 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"net/http"
+	"sync"
+
+	"github.com/outhook/outhook"
+)
+
+// signing compares what a delivery costs more when it is signed with crypto/hmac
+// alone. The deliveries end in this process.
+func signing(ctx context.Context, b *bench) error {
+	p, err := newPoster(b.key, 1)
+	if err != nil {
+		return err
+	}
+	n := b.plan.signatures
+	var ratio, allocs, bare, ours series
+	for range 2*b.plan.rounds + 1 {
+		signed, err := b.pretend(ctx, n, outhook.Subscriber{Keys: []outhook.Key{b.key}})
+		if err != nil {
+			return err
+		}
+		unsigned, err := b.pretend(ctx, n, outhook.Subscriber{Unsigned: true})
+		if err != nil {
+			return err
+		}
+		alone, err := spend(n, func() error {
+			id, timestamp := newID(), "1767225600"
+			var sum [32]byte
+			for range n {
+				p.sum(sum[:0], id, timestamp, b.body)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		ratio = append(ratio, max(float64(signed.cpu-unsigned.cpu)/float64(alone.cpu), 0))
+		allocs = append(allocs, max(signed.allocs-unsigned.allocs, 0))
+		bare, ours = append(bare, micros(alone.cpu)), append(ours, micros(signed.cpu-unsigned.cpu))
+	}
+	b.figure("sign_vs_hmac", 2, ratio)
+	b.figure("sign_allocs", 1, allocs)
+	b.detail("sign_us", 2, ours)
+	b.detail("hmac_us", 2, bare)
+	return nil
+}
+
+// pretend makes n deliveries to a subscriber, one after the other, from a store that
+// keeps nothing, through a transport that sends nothing.
+func (b *bench) pretend(ctx context.Context, n int, s outhook.Subscriber) (run, error) {
+	options := b.options(memory)
+	options.Transport = nowhere{}
+	options.Concurrency, options.SubscriberConcurrency = 1, 1
+	store := &endless{left: n}
+	d, err := outhook.New(store, options)
+	if err != nil {
+		return run{}, err
+	}
+	s.ID, s.URL = subscriberID(0), b.receiver.path(0)
+	if _, err := d.Via(&store.gathered).Send(ctx, b.event(), []outhook.Subscriber{s}); err != nil {
+		return run{}, err
+	}
+	return spend(n, func() error {
+		_, err := d.Drain(ctx)
+		return err
+	})
+}
+
+// endless is a Store that has the same delivery n times.
+type endless struct {
+	gathered
+	mu   sync.Mutex // guards left
+	left int
+}
+
+func (s *endless) Claim(_ context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range min(request.Limit, request.PerSubscriber, s.left) {
+		claimed.Claims = append(claimed.Claims, outhook.Claim{Delivery: s.deliveries[0], Token: int64(s.left), Attempt: 1})
+		s.left--
+	}
+	return claimed, nil
+}
+
+func (*endless) Finish(context.Context, []outhook.Outcome) ([]outhook.Lease, error) { return nil, nil }
+
+// nowhere answers each request, and reads none.
+type nowhere struct{}
+
+func (nowhere) RoundTrip(req *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
+}

@@ -1,0 +1,83 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// capacity returns how many deliveries a contender makes in a second, Send included:
+// what a flow has shown, or a small one shows now.
+func (b *bench) capacity(ctx context.Context, name string) (float64, error) {
+	if c, ok := b.capacities[b.loaded(name)]; ok {
+		return c, nil
+	}
+	var s series
+	for range 2 {
+		r, err := b.measure(ctx, name, flow, max(b.plan.n/4, 1))
+		if err != nil {
+			return 0, fmt.Errorf("capacity of %s: %w", name, err)
+		}
+		s = append(s, r.perSecond)
+	}
+	b.capacities[b.loaded(name)] = s.median()
+	return b.capacities[b.loaded(name)], nil
+}
+
+// loaded names a contender under the plan's kind of load.
+func (b *bench) loaded(name string) string { return fmt.Sprint(name, " ", b.plan.fanout) }
+
+// A load is steady.
+type load struct {
+	rate    float64 // deliveries per second
+	fanout  int     // subscribers of an event
+	healthy int     // subscribers, the first
+	lasts   time.Duration
+}
+
+// steady sends while workers run. It returns the time from each Send to the receiver's
+// first byte, and how many were made in a second.
+func (b *bench) steady(ctx context.Context, c contender, l load) (latencies []time.Duration, rate float64, err error) {
+	events := max(int(l.rate*l.lasts.Seconds())/l.fanout, 1)
+	n := events * l.fanout
+	sent := make([]atomic.Int64, events)
+	latencies = make([]time.Duration, n)
+	var arrived atomic.Int64
+	began := time.Now()
+	see := func(path int, id string) {
+		i, err := strconv.Atoi(strings.TrimPrefix(id, steadyPrefix))
+		if err != nil || path >= l.healthy {
+			return // of those that waited before
+		}
+		if at := arrived.Add(1) - 1; at < int64(n) {
+			latencies[at] = time.Since(began) - time.Duration(sent[i].Load())
+		}
+	}
+	t := b.receiver.expect(n)
+	b.receiver.seen.Store(&see)
+	defer b.receiver.seen.Store(nil)
+	interval := l.lasts / time.Duration(events)
+	err = inTurns(ctx, b.plan.senders, events, func(ctx context.Context, i int) error {
+		due := time.Duration(i) * interval
+		if wait := due - time.Since(began); wait > 0 {
+			time.Sleep(wait)
+		}
+		sent[i].Store(int64(time.Since(began)))
+		return c.send(ctx, steadyPrefix+strconv.Itoa(i), i*l.fanout, l.fanout)
+	})
+	if err == nil {
+		err = t.wait(ctx)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return latencies, float64(n) / t.last.Sub(began).Seconds(), t.check()
+}
+
+// steadyPrefix is of the IDs of events that are sent steadily.
+const steadyPrefix = "steady-"

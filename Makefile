@@ -90,5 +90,6 @@ examples: ## run the examples
 	go run ./examples/quickstart
 	go run ./examples/github-to-slack -demo
 	go run ./examples/chat
+	go run ./examples/partitioned
 	go run ./examples/custom-store
 	go run ./examples/postgres-outbox

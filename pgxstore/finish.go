@@ -152,44 +152,46 @@ func (f *finishing) lockNamed(ctx context.Context, at []int, events, subscribers
 	return gone, rows.Err()
 }
 
-// applyOutcomes stores the outcomes of rows at given places, if their leases are live: those
-// at $1 become settled, those at $2 are pending again. Each is described by the arrays that
-// follow. It returns those that it has applied.
+// applyOutcomes stores the outcomes of rows at given places, if their leases are live, and
+// returns those that it has stored. The rows are joined by their places alone, so that no
+// plan compares each with each.
 const applyOutcomes = `
 with done as materialized (
-    select * from unnest($3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::boolean[], $9::bytea[])
-        u (id, token, state, reason, after, released, attempts)
+    select u.ctid::tid as ctid, u.id, u.token, u.state, u.reason, u.released, u.attempts, u.after = 0 as now,
+        {now} + u.after * interval '1 microsecond' as due
+    from unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::boolean[], $8::bytea[])
+        u (ctid, id, token, state, reason, after, released, attempts)
 ), settled as (
-    delete from {schema}.pending where ctid = any ($1::text[]::tid[]) and live and (id, token) in (select id, token from done)
-    returning id, subscriber, key, token, holds
+    delete from {schema}.pending p using done d
+    where d.state <> 'pending' and p.ctid = d.ctid and p.id = d.id and p.token = d.token and p.live
+    returning p.id, p.subscriber, p.key, p.token, p.holds, d.state, d.reason, d.attempts
 ), again as (
     update {schema}.pending p
-    set due = least({now} + done.after * interval '1 microsecond', p.expires), live = false,
-        rank = case when p.key <> '' or done.released and done.after = 0 then p.rank
-            else least({now} + done.after * interval '1 microsecond', p.expires) end,
-        attempts = case when done.released then p.attempts else p.attempts + 1 end,
-        unfinished = case when done.released then p.unfinished - 1 else 0 end
-    from done
-    where p.ctid = any ($2::text[]::tid[]) and done.id = p.id and done.token = p.token and p.live
-    returning p.id, p.subscriber, p.key, p.token
+    set due = least(d.due, p.expires), live = false,
+        rank = case when p.key <> '' or d.released and d.now then p.rank else least(d.due, p.expires) end,
+        attempts = case when d.released then p.attempts else p.attempts + 1 end,
+        unfinished = case when d.released then p.unfinished - 1 else 0 end
+    from done d
+    where d.state = 'pending' and p.ctid = d.ctid and p.id = d.id and p.token = d.token and p.live
+    returning p.id, p.subscriber, p.key, p.token, d.reason, d.attempts
 ), history as (
     insert into {schema}.outcome (delivery, token, at, state, reason, attempts)
-    select l.id, l.token, {now}, nullif(done.state, 'pending'), done.reason, done.attempts
-    from (select id, token from settled union all select id, token from again) l join done using (id, token)
-    where done.state <> 'pending' or done.attempts is not null
+    select id, token, {now}, state, reason, attempts from settled
+    union all
+    select id, token, {now}, null, reason, attempts from again where attempts is not null
 ), freed as (
     delete from {schema}.hold h
-    using (select * from settled union all select *, false from again) l
+    using (select id, subscriber, key from settled union all select id, subscriber, key from again) l
     where l.key <> '' and h.subscriber = l.subscriber and h.key = l.key and h.delivery = l.id
 ), barrier as (
     insert into {schema}.barrier (subscriber, key, delivery)
-    select l.subscriber, l.key, l.id from settled l join done using (id, token) where l.holds and done.state = 'dead'
+    select subscriber, key, id from settled where holds and state = 'dead'
 )
 select id, token from settled union all select id, token from again`
 
 // apply stores the outcomes of live leases that were not applied yet.
 func (f *finishing) apply(ctx context.Context) error {
-	var settled, again, states, reasons []string
+	var ctids, states, reasons []string
 	var ids, tokens, afters []int64
 	var released []bool
 	var attempts [][]byte
@@ -209,12 +211,8 @@ func (f *finishing) apply(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if o.State == outhook.Pending {
-			again = append(again, l.ctid)
-		} else {
-			settled = append(settled, l.ctid)
-		}
 		f.due = f.due || o.State == outhook.Pending || l.ordered
+		ctids = append(ctids, l.ctid)
 		ids = append(ids, l.delivery)
 		tokens = append(tokens, o.Lease.Token)
 		states = append(states, string(o.State))
@@ -226,7 +224,7 @@ func (f *finishing) apply(ctx context.Context) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	rows, err := f.tx.Query(ctx, f.s.sql(applyOutcomes), settled, again, ids, tokens, states, reasons, afters, released, attempts)
+	rows, err := f.tx.Query(ctx, f.s.sql(applyOutcomes), ctids, ids, tokens, states, reasons, afters, released, attempts)
 	if err != nil {
 		return err
 	}

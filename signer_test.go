@@ -1,15 +1,19 @@
 package outhook
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -174,4 +178,28 @@ func TestCheckKeys(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStandardSignerIsReused: what a signer keeps for the next signature changes none.
+func TestStandardSignerIsReused(t *testing.T) {
+	ed := GenerateEd25519Key()
+	target := &target{keys: []Key{testKey, ed}}
+	target.prepare()
+	verifiers := []Verifier{{Keys: []Key{testKey}}, {Keys: []Key{ed}}}
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for j := range 50 {
+				m := Message{ID: fmt.Sprintf("e%d-%d", i, j), Time: time.Now(), Body: bytes.Repeat([]byte("x"), j*7)}
+				h := http.Header{}
+				h.Set(headerID, m.ID)
+				h.Set(headerTimestamp, m.timestamp())
+				h.Set(headerSignature, joinV1(m, m.timestamp(), target.standard))
+				for _, v := range verifiers {
+					assert.NoError(t, v.Verify(h, m.Body))
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

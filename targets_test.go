@@ -137,3 +137,30 @@ func TestReuse(t *testing.T) {
 	require.Nil(t, s.spare, "a host's transport may keep it")
 	s.d.transport.(*http.Transport).CloseIdleConnections()
 }
+
+// TestTargetsOfAnother: what one Dispatcher has accepted, another judges by its own Guard,
+// whether the target is shared in memory or comes from a store.
+func TestTargetsOfAnother(t *testing.T) {
+	for name, restored := range map[string]bool{"shared": false, "restored": true} {
+		t.Run(name, func(t *testing.T) {
+			open := dispatcher(t, NewMemoryStore(), &wire{answer: status(200)}, Options{Guard: DevelopmentGuard(), StoreKeysInPlaintext: true})
+			strict := dispatcher(t, NewMemoryStore(), &wire{answer: status(200)}, Options{})
+			f := faults{}
+			c, _ := open.prepare(Event{Type: "x"}, &f)
+			delivery, _ := open.delivery(c, &Subscriber{ID: "a", URL: "http://a.example.com/", Keys: []Key{testKey}}, false, &f)
+			require.NoError(t, f.err())
+			if restored {
+				data, err := delivery.Snapshot.MarshalBinary()
+				require.NoError(t, err)
+				require.NoError(t, delivery.Snapshot.UnmarshalBinary(data))
+			}
+			target := delivery.Snapshot.target()
+			for range 2 {
+				require.NoError(t, open.vet(target, delivery.Payload))
+				require.ErrorIs(t, strict.vet(target, delivery.Payload), ErrBlocked)
+			}
+			require.True(t, target.acceptedBy(open), "it is not judged again")
+			require.False(t, target.acceptedBy(strict))
+		})
+	}
+}

@@ -2,6 +2,7 @@ package outhook
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -128,6 +131,9 @@ func TestAttemptErrors(t *testing.T) {
 		"the TLS handshake failed":                   tls.AlertError(40),
 		"the connection was closed before an answer": errors.New("http: server closed idle connection"),
 		"the request failed":                         errors.New("anything"),
+		"the response is malformed":                  errors.New(`malformed HTTP response "http: server closed idle connection"`),
+		"the response header is too long":            fmt.Errorf("broken: %w", errors.New("net/http: server response headers exceeded 8 bytes; aborted")),
+		"the receiver did not take the request":      fmt.Errorf("x: %w", errUntaken),
 	} {
 		require.Equal(t, want, errorText(err))
 	}
@@ -209,4 +215,39 @@ func TestSignerFails(t *testing.T) {
 	require.ErrorContains(t, err, "the signer failed")
 	require.NotContains(t, err.Error(), "canary")
 	require.Zero(t, a.Status)
+}
+
+// A deadlineConn notes the deadline it has.
+type deadlineConn struct {
+	net.Conn
+	deadline time.Time
+}
+
+func (c *deadlineConn) SetDeadline(t time.Time) error { c.deadline = t; return nil }
+
+func TestConnectionOutlivesItsAttempt(t *testing.T) {
+	d := dispatcher(t, NewMemoryStore(), &wire{}, Options{})
+	s := newSlot(d, t.Context(), 0)
+	defer s.close()
+	s.begin(time.Now(), time.Minute)
+	c := &deadlineConn{deadline: time.Now()} // of dialFor
+	s.gotConn(httptrace.GotConnInfo{Conn: c})
+	require.Zero(t, c.deadline)
+	s.end()
+}
+
+func TestReadUpTo(t *testing.T) {
+	for _, size := range []int{0, 1, 32<<10 - 1, 32 << 10, 32<<10 + 1, 100_000} {
+		for _, n := range []int{1, 32 << 10, 32<<10 + 1, 200_000} {
+			text := bytes.Repeat([]byte("x"), size)
+			require.Len(t, readUpTo(bytes.NewReader(text), n), min(size, n))
+		}
+	}
+
+	text := bytes.NewReader(make([]byte, 1<<20))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	require.Len(t, readUpTo(text, 1<<20), 1<<20)
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20+128<<10))
 }

@@ -224,8 +224,8 @@ const (
 // failed before it could be made.
 type Attempt struct {
 	// Number counts the attempts of a delivery from 1, anew for each replay.
-	// Two attempts share a number when the first met a kept-alive connection
-	// that the receiver had closed.
+	// Up to four attempts share a number, all but the last of which met a kept-alive
+	// connection that the receiver had closed, or were refused unread.
 	Number int
 	Replay int // how often the delivery had been replayed
 

@@ -21,7 +21,8 @@ type Transport = http.RoundTripper
 // NewTransport returns the transport that a Dispatcher uses by default:
 // HTTP/1.1 and HTTP/2, TLS 1.2 or newer, every address judged by the guard just
 // before it is dialled, 10 s to connect and 10 s more for TLS, no proxy but the
-// guard's, no redirects, no decompression, response headers of at most 8 KiB.
+// guard's, no redirects, no decompression, response headers of at most 6 KiB: more than reverse proxies let through
+// by default, and no more than 128 KiB to hold, whatever is in them.
 //
 // It is there to be wrapped, for tracing say, or to have a client certificate
 // added; an own DialContext or Proxy takes the guard's place.
@@ -33,15 +34,12 @@ func NewTransport(guard Guard) *http.Transport {
 		ForceAttemptHTTP2:      true,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    10 * time.Second,
-		MaxResponseHeaderBytes: 8 << 10,
-		ReadBufferSize:         2 << 10,
+		MaxResponseHeaderBytes: 6 << 10,
+		ReadBufferSize:         2 << 10, // net/http makes room for as many fields as it holds lines
 		MaxIdleConns:           512,
 		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        30 * time.Second,
-		HTTP2: &http.HTTP2Config{ // what a receiver can have us hold: else 4 MiB and 1 MiB
-			MaxReceiveBufferPerStream: 32 << 10,
-			MaxReadFrameSize:          16 << 10,
-		},
+		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerStream: 32 << 10}, // else 4 MiB
 	}
 	if guard.Proxy != nil { // never from the environment: the guard could not see the address
 		t.Proxy = http.ProxyURL(guard.Proxy)

@@ -3,6 +3,7 @@ package outhook
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/tls"
 	"io"
 	"log"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -103,10 +105,10 @@ func TestTransportBoundsHeaders(t *testing.T) {
 		size   int
 		h2, ok bool
 	}{
-		{"7 KiB, HTTP/1.1", 7 << 10, false, true},
-		{"9 KiB, HTTP/1.1", 9 << 10, false, false},
-		{"7 KiB, HTTP/2", 7 << 10, true, true},
-		{"9 KiB, HTTP/2", 9 << 10, true, false},
+		{"5 KiB, HTTP/1.1", 5 << 10, false, true},
+		{"7 KiB, HTTP/1.1", 7 << 10, false, false},
+		{"5 KiB, HTTP/2", 5 << 10, true, true},
+		{"7 KiB, HTTP/2", 7 << 10, true, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := httptest.NewUnstartedServer(answer(test.size))
@@ -122,6 +124,19 @@ func TestTransportBoundsHeaders(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTransportBoundsHTTP2(t *testing.T) {
+	require.Equal(t, 32<<10, testTransport(t).HTTP2.MaxReceiveBufferPerStream)
+}
+
+func TestTransportDialsNoLongerThanTheAttempt(t *testing.T) {
+	server, _ := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	var until atomic.Int64
+	until.Store(time.Now().Add(-time.Second).UnixNano())
+	ctx := context.WithValue(t.Context(), untilKey{}, &until)
+	_, err := testTransport(t).DialContext(ctx, "tcp", server.Listener.Addr().String())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
 func TestTransportTLS(t *testing.T) {

@@ -20,7 +20,7 @@ func TestReceiversTable(t *testing.T) {
 			rows = append(rows, name)
 		}
 	}
-	tests := []string{"TestReceiversIdle"}
+	tests := []string{"TestReceiversIdle", "TestReceiversIdleAll"}
 	add := func(test, name string) { tests = append(tests, test+"/"+strings.ReplaceAll(name, " ", "_")) }
 	for _, c := range http1Cases() {
 		add("TestReceiversHTTP1", c.name)

@@ -160,6 +160,7 @@ func http2Cases(i *issuer) []receiverCase {
 		}
 	}
 	nothing := func(*h2) {}
+	tooLate := failure("the request failed", 0) // if its settings come before the request
 	refused := failure(untaken, 4)
 	refused.attempts = 4 // at once, each with the payload
 	bareRefused := refused
@@ -210,7 +211,8 @@ func http2Cases(i *issuer) []receiverCase {
 			}
 		}), nil},
 		{receiverCase{name: "frame longer than allowed", want: failure(malformed, 1)}, after(func(h *h2) {
-			_ = h.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersEndHeaders, h.stream, make([]byte, 64<<10))
+			_ = h.WriteRawFrame(0xbe, 0, h.stream, make([]byte, 64<<10))
+			h.respond(true, "200")
 		}), nil},
 		{receiverCase{name: "header bomb, one line", want: failure(malformed, 1)}, with2("200", "x", strings.Repeat("x", 12<<10)), nil},
 		{receiverCase{name: "header bomb, tiny lines", want: failure(tooLong, 1)}, after(func(h *h2) {
@@ -257,7 +259,7 @@ func http2Cases(i *issuer) []receiverCase {
 			for h.WritePing(false, [8]byte{}) == nil {
 			}
 		}), nil},
-		{receiverCase{name: "SETTINGS flood", hangs: true, want: failure(timedOut, 1)}, after(func(h *h2) {
+		{receiverCase{name: "SETTINGS flood, answers unread", hangs: true, want: failure(timedOut, 1)}, after(func(h *h2) {
 			for h.WriteSettings() == nil {
 			}
 		}), nil},
@@ -280,11 +282,20 @@ func http2Cases(i *issuer) []receiverCase {
 		{receiverCase{name: "flow control window overflown", want: failure(malformed, 1)}, after(func(h *h2) {
 			_ = h.WriteWindowUpdate(0, 1<<31-1)
 		}), nil},
-		{receiverCase{name: "never reads the request", size: huge, hangs: true, want: failure(timedOut, 0)}, func(h *h2) {
+		{receiverCase{name: "never reads the request", size: huge, hangs: true, cut: true, want: failure(timedOut, 0)}, func(h *h2) {
 			_ = h.WriteWindowUpdate(0, 1<<30)
 			h.wait()
 		}, []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 1 << 30}}},
-		{receiverCase{name: "no streams allowed", hangs: true, want: failure(timedOut, anySent)}, after(nothing),
+		{receiverCase{name: "never reads the request, but answers", size: huge, hangs: true, cut: true, want: outcome{state: outhook.Delivered, status: 200, sent: anySent}}, func(h *h2) {
+			_ = h.WriteWindowUpdate(0, 1<<30)
+			if _, ok := h.headers(); ok {
+				h.respond(false, "200")
+				time.Sleep(hangs / 2) // until the request is stuck
+				_ = h.WriteData(h.stream, false, make([]byte, 10<<10))
+				h.wait()
+			}
+		}, []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 1 << 30}}},
+		{receiverCase{name: "no streams allowed", hangs: true, want: failure(timedOut, anySent), or: &tooLate}, after(nothing),
 			[]http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 0}}},
 		{receiverCase{name: "early 413, then reads nothing", size: huge, want: outcome{state: outhook.Pending, status: 413, error: "status 413", sent: anySent}}, func(h *h2) {
 			if _, ok := h.headers(); ok {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -120,4 +121,55 @@ func TestReceiversIdle(t *testing.T) {
 	}
 	t.Logf("figures: idle connections closed under us | delivered at once | %d posts on %d connections; %d requests met a closed one, at most %d attempts for a delivery; 0 waited, %d delivered twice",
 		posts, w.connections, stale, most, twice)
+}
+
+// A receiver that takes one request on each connection and closes at the second, as if all
+// had been idle for too long at once.
+func TestReceiversIdleAll(t *testing.T) {
+	const together = 8
+	var asked atomic.Int32
+	c := &receiverCase{receive: func(p *peer) {
+		if !p.request() {
+			return
+		}
+		for asked.Add(1); asked.Load() < together; { // so that each has a connection
+			time.Sleep(time.Millisecond)
+		}
+		if p.say(ok) && p.request() {
+			_ = p.Close()
+		}
+	}}
+	w := listen(t, c)
+	d, err := outhook.New(outhook.NewMemoryStore(), &outhook.Options{
+		Guard: outhook.DevelopmentGuard(), SubscriberConcurrency: together, Retry: outhook.Schedule(time.Hour),
+	})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	running := make(chan error, 1)
+	go func() { running <- d.Run(ctx) }()
+	send := func(id string) {
+		_, err := d.Send(t.Context(), outhook.Event{ID: id, Type: "invoice.paid", Payload: &outhook.Payload{Body: []byte(payload)}},
+			[]outhook.Subscriber{{ID: "customer", URL: w.url, Unsigned: true}})
+		require.NoError(t, err)
+	}
+	settled := func(state outhook.State, n int) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			count, err := d.Count(t.Context(), outhook.Filter{States: []outhook.State{state}})
+			return err == nil && count == n
+		}, patience, time.Millisecond)
+	}
+	for i := range together {
+		send(fmt.Sprintf("event%d", i))
+	}
+	settled(outhook.Delivered, together)
+	send("last")
+	settled(outhook.Delivered, together+1)
+	r, err := d.Get(t.Context(), outhook.DeliveryID{Event: "last", Subscriber: "customer"})
+	require.NoError(t, err)
+	require.Len(t, r.Attempts, 4, "the last on a connection of its own")
+	stop()
+	require.NoError(t, <-running)
+	w.requireClosed(t, d, time.Now().Add(slack))
+	t.Logf("figures: all idle connections closed at once | delivered at once | %d closed, %d attempts, all with number %d", together, len(r.Attempts), r.Attempts[3].Number)
 }

@@ -188,7 +188,7 @@ func tlsCases(i *issuer) []receiverCase {
 		{name: "RST after a 2xx", want: delivered(200), receive: overTLS(good, replyThen(ok, (*peer).rst))},
 	}
 	for i := range cases {
-		cases[i].secure = true
+		cases[i].secure, cases[i].cut = true, cases[i].hangs
 	}
 	return cases
 }

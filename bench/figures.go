@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -18,6 +19,12 @@ type figure struct {
 func (f *figure) value() float64 { return f.values.median() }
 
 func (f *figure) text() string { return fmt.Sprintf("%.*f", f.digits, f.value()) }
+
+// met judges the figure as it is printed.
+func (f *figure) met() bool {
+	unit := math.Pow10(f.digits)
+	return f.aim.met(math.Round(f.value()*unit) / unit)
+}
 
 // spread is empty if there was one round.
 func (f *figure) spread() string {

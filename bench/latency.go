@@ -15,7 +15,7 @@ import (
 // memory.
 func latency(ctx context.Context, b *bench) error {
 	defer func(p plan) { b.plan = p }(b.plan)
-	b.plan.fanout = 1
+	b.plan.fanout, b.plan.senders = 1, 4*b.plan.senders
 	rates := make(map[string]float64)
 	for _, name := range b.plan.stores {
 		c, err := b.capacity(ctx, name)

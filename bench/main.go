@@ -49,8 +49,7 @@ type bench struct {
 	subscribers []outhook.Subscriber
 	receiver    *receiver
 	database    *databaseServer
-	last        bool               // round
-	capacities  map[string]float64 // deliveries per second, Send included
+	last        bool // round
 
 	figures, details []figure
 	simulated        string // a table
@@ -89,7 +88,7 @@ func scenarioNames() (names []string) {
 }
 
 func start(ctx context.Context, p plan, out io.Writer) (err error) {
-	b := &bench{plan: p, out: out, key: outhook.GenerateKey(), body: text(p.body), capacities: make(map[string]float64)}
+	b := &bench{plan: p, out: out, key: outhook.GenerateKey(), body: text(p.body)}
 	if b.receiver, err = listen(); err != nil {
 		return err
 	}

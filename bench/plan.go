@@ -25,6 +25,7 @@ type plan struct {
 	connections int // to PostgreSQL
 	body        int // bytes
 
+	least      int           // deliveries of those who make many in a second
 	long       int           // rounds of scenarios that take long
 	waiting    int           // for each subscriber that hangs or fails
 	steady     time.Duration // of a load at half the capacity
@@ -46,7 +47,7 @@ func parse(args []string) (p plan, err error) {
 	quick := f.Bool("quick", false, "measure less, in under a minute")
 	scenarios := f.String("scenario", "", "`names` of scenarios, with commas; all by default: "+strings.Join(scenarioNames(), ","))
 	stores := f.String("stores", "memory,sqlite,postgres,river", "`names` of the contenders")
-	f.IntVar(&p.n, "n", 0, "deliveries of a measurement (default 20000, quick 3000)")
+	f.IntVar(&p.n, "n", 0, "deliveries of a measurement (default 20000, quick 2500)")
 	f.IntVar(&p.rounds, "rounds", 0, "measurements of each, in turns (default 5, quick 3)")
 	f.IntVar(&p.concurrency, "concurrency", 64, "requests in flight")
 	f.IntVar(&p.subscribers, "subscribers", 10, "subscribers in all")
@@ -66,8 +67,9 @@ func parse(args []string) (p plan, err error) {
 	}
 	p.stores = strings.Split(*stores, ",")
 	if p.n == 0 {
-		p.n = pick(*quick, 3_000, 20_000)
+		p.n = pick(*quick, 2_500, 20_000)
 	}
+	p.least = pick(*quick, 6_000, 20_000)
 	p.long = pick(*quick, 2, 5)
 	p.waiting = pick(*quick, 1_000, 10_000)
 	p.steady, p.idle = 1500*time.Millisecond, 10*time.Second

@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 
 	"github.com/outhook/outhook"
@@ -54,7 +56,8 @@ func signing(ctx context.Context, b *bench) error {
 // keeps nothing, through a transport that sends nothing.
 func (b *bench) pretend(ctx context.Context, n int, s outhook.Subscriber) (run, error) {
 	options := b.options(memory)
-	options.Transport = nowhere{}
+	transport := &nowhere{}
+	options.Transport = transport
 	options.Concurrency, options.SubscriberConcurrency = 1, 1
 	store := &endless{left: n}
 	d, err := outhook.New(store, options)
@@ -65,13 +68,17 @@ func (b *bench) pretend(ctx context.Context, n int, s outhook.Subscriber) (run, 
 	if _, err := d.Via(&store.gathered).Send(ctx, b.event(), []outhook.Subscriber{s}); err != nil {
 		return run{}, err
 	}
-	return spend(n, func() error {
+	r, err := spend(n, func() error {
 		_, err := d.Drain(ctx)
 		return err
 	})
+	if err == nil && (transport.requests != n || (transport.signed == n) == s.Unsigned) {
+		err = fmt.Errorf("%d requests were made and %d signed, of %d", transport.requests, transport.signed, n)
+	}
+	return r, err
 }
 
-// endless is a Store that has the same delivery n times.
+// endless is a Store that has a delivery n times, of another event each.
 type endless struct {
 	gathered
 	mu   sync.Mutex // guards left
@@ -81,8 +88,14 @@ type endless struct {
 func (s *endless) Claim(_ context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for range min(request.Limit, request.PerSubscriber, s.left) {
-		claimed.Claims = append(claimed.Claims, outhook.Claim{Delivery: s.deliveries[0], Token: int64(s.left), Attempt: 1})
+	room, ok := request.Room[s.deliveries[0].ID.Subscriber]
+	if !ok {
+		room = request.PerSubscriber
+	}
+	for range min(request.Limit, room, s.left) {
+		c := outhook.Claim{Delivery: s.deliveries[0], Token: int64(s.left), Attempt: 1}
+		c.ID.Event = strconv.Itoa(1<<40 + s.left)
+		claimed.Claims = append(claimed.Claims, c)
 		s.left--
 	}
 	return claimed, nil
@@ -90,9 +103,13 @@ func (s *endless) Claim(_ context.Context, request outhook.ClaimRequest) (claime
 
 func (*endless) Finish(context.Context, []outhook.Outcome) ([]outhook.Lease, error) { return nil, nil }
 
-// nowhere answers each request, and reads none.
-type nowhere struct{}
+// nowhere answers one request after the other, and reads none.
+type nowhere struct{ requests, signed int }
 
-func (nowhere) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *nowhere) RoundTrip(req *http.Request) (*http.Response, error) {
+	t.requests++
+	if req.Header.Get("Webhook-Signature") != "" {
+		t.signed++
+	}
 	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
 }

@@ -50,7 +50,7 @@ func (b *bench) table(ctx context.Context) (string, error) {
 		judgement := ""
 		if f.aim != (aim{}) {
 			judgement = "met"
-			if !f.aim.met(f.value()) {
+			if !f.met() {
 				judgement = "**not met**"
 			}
 		}

@@ -38,9 +38,6 @@ func throughput(scenario string) func(ctx context.Context, b *bench) error {
 			b.figure("pg"+infix+"_vs_river", 2, ratios(runs[postgres], runs[riverJob]))
 		}
 		for _, name := range b.contenders() {
-			if scenario != drain {
-				b.capacities[b.loaded(name)] = column(runs[name], perSecond).median()
-			}
 			b.rates(scenario, name, runs[name], runs[nethttp])
 		}
 		return nil
@@ -75,7 +72,7 @@ func (b *bench) compare(ctx context.Context, scenario string) (map[string][]run,
 // enough is n, but more for those who are done with that before it can be timed well.
 func (b *bench) enough(name string, n int) int {
 	if (name == nethttp || name == memory) && !b.plan.strict {
-		return max(n, 20_000*1024/max(len(b.body), 1024))
+		return max(n, b.plan.least*1024/max(len(b.body), 1024))
 	}
 	return n
 }

@@ -19,7 +19,15 @@ import (
 func forms(secret string) (list []string) {
 	texts := []string{secret}
 	if k, err := decodeKey(secret); err == nil {
-		texts = append(texts, string(k.hmac), strings.TrimPrefix(secret, secretPrefix))
+		decoded := k.hmac
+		switch {
+		case k.private != nil:
+			decoded = k.private
+		case k.public != nil:
+			decoded = k.public
+		}
+		_, encoded, _ := strings.Cut(secret, "_")
+		texts = append(texts, encoded, string(decoded))
 	}
 	for _, text := range texts {
 		b := []byte(text)

@@ -92,7 +92,7 @@ func (p Partitions) Run(ctx context.Context) error {
 
 const (
 	partitions  = 4
-	subscribers = 1000
+	subscribers = 400
 	events      = 5
 )
 

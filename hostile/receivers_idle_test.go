@@ -170,6 +170,6 @@ func TestReceiversIdleAll(t *testing.T) {
 	require.Len(t, r.Attempts, 4, "the last on a connection of its own")
 	stop()
 	require.NoError(t, <-running)
-	w.requireClosed(t, d, time.Now().Add(slack))
+	w.requireClosed(t, d, time.Now().Add(slack()))
 	t.Logf("figures: all idle connections closed at once | delivered at once | %d closed, %d attempts, all with number %d", together, len(r.Attempts), r.Attempts[3].Number)
 }

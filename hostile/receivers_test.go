@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,7 +28,6 @@ import (
 const (
 	hangs    = 500 * time.Millisecond // the timeout where the receiver lets it pass
 	patience = 20 * time.Second       // where it does not
-	slack    = time.Second            // that anything may outlive an attempt
 )
 
 // payload begins every body, so that a receiver can count what it reads.
@@ -210,6 +210,26 @@ func listen(t *testing.T, c *receiverCase) *receiver {
 	return w
 }
 
+// slack is what anything may outlive an attempt by: a second, and what the machine is
+// late by. Ten wake-ups one after the other may all be as late as the latest that was seen.
+func slack() time.Duration {
+	return time.Second + 10*time.Duration(latest().Load())
+}
+
+// latest starts a metronome and returns by how much its latest beat came too late, so far.
+var latest = sync.OnceValue(func() *atomic.Int64 {
+	const beat = 10 * time.Millisecond
+	late := new(atomic.Int64)
+	go func() {
+		for {
+			began := time.Now()
+			time.Sleep(beat)
+			late.Store(max(late.Load(), int64(time.Since(began)-beat)))
+		}
+	}()
+	return late
+})
+
 // requireClosed checks that the dispatcher has closed all connections by then. It may be
 // asked again to close those that are idle: a stream of HTTP/2 can end a little after its
 // attempt.
@@ -226,7 +246,7 @@ func (w *receiver) requireClosed(t *testing.T, d *outhook.Dispatcher, by time.Ti
 			_ = p.raw.SetDeadline(time.Now().Add(20 * time.Millisecond))
 			_, err := io.Copy(io.Discard, p.raw)
 			if open = errors.Is(err, os.ErrDeadlineExceeded); open {
-				require.True(t, time.Now().Before(by), "connection %d is open %v after the attempt's end", p.number, slack)
+				require.True(t, time.Now().Before(by), "connection %d is open %v after the attempt's end", p.number, slack())
 				_, err := d.Drain(t.Context())
 				require.NoError(t, err)
 			}
@@ -245,7 +265,7 @@ func (w *receiver) requireCut(t *testing.T, by time.Time) {
 	for _, p := range peers {
 		from := p.raw.RemoteAddr().(*net.TCPAddr)
 		for isOpen(from) {
-			require.True(t, time.Now().Before(by), "connection %d is open %v after the attempt's end", p.number, slack)
+			require.True(t, time.Now().Before(by), "connection %d is open %v after the attempt's end", p.number, slack())
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
@@ -287,7 +307,7 @@ func post(t *testing.T, d *outhook.Dispatcher, w *receiver) (r outhook.Record, t
 	}
 	took = time.Since(began)
 	if w.c.cut {
-		w.requireCut(t, began.Add(hangs+slack))
+		w.requireCut(t, began.Add(hangs+slack()))
 	}
 	stop()
 	require.NoError(t, <-running)
@@ -297,6 +317,7 @@ func post(t *testing.T, d *outhook.Dispatcher, w *receiver) (r outhook.Record, t
 
 // runReceivers runs cases at the same time, and checks what is left of all.
 func runReceivers(t *testing.T, cases []receiverCase) {
+	latest()
 	std := &said{}
 	log.SetOutput(std)
 	t.Cleanup(func() {
@@ -328,7 +349,7 @@ func runReceiver(t *testing.T, c *receiverCase) {
 	require.NoError(t, err)
 	r, took := post(t, d, w)
 	ended := time.Now()
-	w.requireClosed(t, d, ended.Add(slack-max(0, took-o.Timeout)))
+	w.requireClosed(t, d, ended.Add(slack()-max(0, took-o.Timeout)))
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -353,7 +374,7 @@ func runReceiver(t *testing.T, c *receiverCase) {
 	if c.hangs && (c.or == nil || got.error != c.or.error) {
 		require.GreaterOrEqual(t, took, o.Timeout, "the receiver was to hang")
 	}
-	require.Less(t, took, o.Timeout+slack)
+	require.Less(t, took, o.Timeout+slack())
 	record, err := json.Marshal(r)
 	require.NoError(t, err)
 	if o.KeepResponse == 0 {
@@ -382,7 +403,7 @@ func requireNoGoroutines(t *testing.T) {
 		}
 		return stacks
 	}
-	require.Eventually(t, func() bool { return len(left()) == 0 }, slack, 10*time.Millisecond, "goroutines outlive the deadline: %v", left)
+	require.Eventually(t, func() bool { return len(left()) == 0 }, slack(), 10*time.Millisecond, "goroutines outlive the deadline: %v", left)
 }
 
 // said keeps what is written to it.

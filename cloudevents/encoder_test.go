@@ -259,6 +259,7 @@ func FuzzEncoder(f *testing.F) {
 	f.Add("text/plain; charset=utf-8", []byte("\xff"), "Euro € 😀")
 	f.Add("application/vnd.x+json", []byte(`{"a":1}`), "%20\"")
 	f.Add("text/json;", []byte(" null\n"), "\\")
+	f.Add("teXt/json", []byte(" null\n"), "\\")
 	f.Add("", []byte("{}"), "")
 	f.Fuzz(func(t *testing.T, contentType string, body []byte, subject string) {
 		e := attributes(cloudevents.Attributes{Subject: subject, Extensions: map[string]any{"note": subject}})
@@ -270,7 +271,10 @@ func FuzzEncoder(f *testing.F) {
 			require.Equal(t, "https://shop.example/eu", event.Source())
 			require.Equal(t, subject, event.Subject())
 			require.Equal(t, map[string]any{"note": subject}, event.Extensions())
-			require.Equal(t, bytes.Trim(body, " \t\r\n"), bytes.Trim(event.Data(), " \t\r\n"))
+			want := bytes.Trim(body, " \t\r\n")
+			if got := bytes.Trim(event.Data(), " \t\r\n"); len(got) > 0 || string(want) != "null" { // which the SDK may take for no data
+				require.Equal(t, want, got)
+			}
 			require.True(t, utf8.Valid(payload.Body))
 		}
 		if payload, err := e.Binary(given); err == nil {

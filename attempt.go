@@ -104,6 +104,11 @@ func (s *slot) gotConn(info httptrace.GotConnInfo) {
 
 // begin returns the context for an attempt.
 func (s *slot) begin(now time.Time, timeout time.Duration) context.Context {
+	if s.loosed { // now, since observers have had its context until here
+		s.close()
+		s.trace() // of what was let go there may be something to tell yet
+		s.loosed = false
+	}
 	s.asked, s.got, s.reused = false, false, false
 	s.until.Store(now.Add(timeout + cutDelay).UnixNano())
 	if s.ctx != nil && s.ctx.Err() == nil {
@@ -125,11 +130,6 @@ func (s *slot) end() {
 		conn := s.leash.release() // the context has ended, or is about to
 		s.close()
 		unstick(conn)
-	}
-	if s.loosed {
-		s.close()
-		s.trace() // of what was let go there may be something to tell yet
-		s.loosed = false
 	}
 }
 

@@ -251,3 +251,16 @@ func TestReadUpTo(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(3<<19), "io.ReadAll takes more than twice as much as it reads")
 }
+
+// TestAttemptedContext: the context that observers have of an attempt does not end with it,
+// unless the attempt ran out.
+func TestAttemptedContext(t *testing.T) {
+	var ended error
+	d, err := New(NewMemoryStore(), &Options{Guard: DevelopmentGuard(), Observers: []Observer{{
+		Attempted: func(ctx context.Context, _ Observation) { ended = ctx.Err() },
+	}}})
+	require.NoError(t, err)
+	_, err = d.Try(t.Context(), Event{Type: "x"}, Subscriber{ID: "a", URL: "http://127.0.0.1:1/", Keys: []Key{testKey}})
+	require.ErrorContains(t, err, "connection refused")
+	require.NoError(t, ended)
+}

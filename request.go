@@ -95,7 +95,7 @@ func (d *Dispatcher) vet(t *target, p *Payload) error {
 		return t.fault
 	}
 	var f faults
-	if t.vetted != d {
+	if !t.acceptedBy(d) {
 		if _, err := d.options.Guard.CheckURL(t.url.String()); err != nil {
 			return err
 		}

@@ -129,6 +129,7 @@ func TestReuse(t *testing.T) {
 	told := s.wrote
 	attempt(s, "/early", bytes.Repeat([]byte("x"), 8<<20), "")
 	require.Nil(t, s.spare, "it was answered before it was written")
+	attempt(s, "/", []byte("three"), "")
 	require.NotSame(t, told, s.wrote, "what is told of it later is not taken for the next")
 	server.CloseClientConnections()
 

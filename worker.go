@@ -64,6 +64,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		reports: make(chan report, d.options.Concurrency),
 		ahead:   d.minAhead(),
 		counted: time.Now(),
+		moved:   time.Now(),
 	}
 	var slots, written, others sync.WaitGroup
 	for range d.options.Concurrency {
@@ -117,7 +118,10 @@ func after(ctx context.Context, begin <-chan struct{}, d time.Duration, f func()
 // job waiting, and a store is asked for many at once: what the slots lately did in
 // aheadTime, at least a quarter of them, and at most four times as many as they are. They
 // count for the room of their subscribers like those in flight.
-const aheadTime = 50 * time.Millisecond
+const (
+	aheadTime = 50 * time.Millisecond
+	stallTime = time.Second // without a free slot, after which most of it is given back
+)
 
 func (d *Dispatcher) minAhead() int { return d.options.Concurrency / 4 }
 func (d *Dispatcher) maxAhead() int { return d.options.Concurrency * 4 }
@@ -135,16 +139,20 @@ type worker struct {
 
 	mu       sync.Mutex // guards all below
 	lanes    map[string]*workerLane
-	flying   int       // jobs that occupy a slot
-	open     int       // jobs whose outcome is not stored
-	suspects int       // among flying
-	hungry   bool      // the store may have more than there was room for
-	behind   bool      // the finisher has outcomes that the store does not take
-	down     bool      // the store's latest answer was an error
-	round    int       // counts claims
-	ahead    int       // how many are claimed beyond the slots
-	left     int       // jobs that have left their slots since counted
-	counted  time.Time // when ahead was reckoned last
+	flying   int  // jobs that occupy a slot
+	open     int  // jobs whose outcome is not stored
+	suspects int  // among flying
+	hungry   bool // the store may have more than there was room for
+	behind   bool // the finisher has outcomes that the store does not take
+	down     bool // the store's latest answer was an error
+	round    int  // counts claims
+	ahead    int  // how many are claimed beyond the slots
+	left     int  // jobs that have left their slots, in all
+
+	counted time.Time // when ahead was reckoned last; the claimer's, like those that follow
+	before  int       // left then
+	moved   time.Time // when left was seen to have changed last
+	seen    int       // left then
 
 	doubt   bool  // the latest claim failed, but may have taken effect unseen; the claimer's
 	dropped int   // outcomes that could not be stored; the finisher's
@@ -220,6 +228,9 @@ func (w *worker) claim() (next time.Duration) {
 			}
 			wait = w.pause(next)
 		}
+		if w.giveBack(time.Now()) && (wait < 0 || wait > stallTime) {
+			wait = stallTime
+		}
 		if wait >= 0 {
 			timer.Reset(wait)
 		} else {
@@ -293,10 +304,33 @@ func (w *worker) request() (ClaimRequest, bool) {
 // reckon sets how many deliveries are claimed ahead. w.mu is locked.
 func (w *worker) reckon(now time.Time) {
 	if since := now.Sub(w.counted); since >= aheadTime/5 {
-		n := int(float64(w.left) * float64(aheadTime) / float64(since))
+		n := int(float64(w.left-w.before) * float64(aheadTime) / float64(since))
 		w.ahead = min(max(n, w.d.minAhead()), w.d.maxAhead())
-		w.left, w.counted = 0, now
+		w.before, w.counted = w.left, now
 	}
+}
+
+// giveBack releases what waits for a slot beyond minAhead, if no slot has become free for
+// stallTime: the receivers have become slow, and others may have slots. It reports whether
+// that may still become necessary.
+func (w *worker) giveBack(now time.Time) (later bool) {
+	w.mu.Lock()
+	if w.left != w.seen {
+		w.seen, w.moved = w.left, now
+	}
+	w.mu.Unlock()
+	for len(w.work) > w.d.minAhead() {
+		if now.Sub(w.moved) < stallTime {
+			return true
+		}
+		select {
+		case j := <-w.work:
+			w.leave(j, nil, false)
+			w.reports <- report{job: j, outcome: released(j)}
+		default: // a slot was faster
+		}
+	}
+	return false
 }
 
 // ask calls the store's Claim. It is not cancelled when the worker is to stop: what
@@ -351,7 +385,7 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 		if room {
 			w.work <- j
 		} else {
-			w.leave(j, nil)
+			w.leave(j, nil, false)
 			w.reports <- report{job: j, outcome: released(j)}
 		}
 	}
@@ -395,11 +429,13 @@ func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 	return room, j.lane.more && j.lane.flying < limit
 }
 
-// leave frees the slot of a job, and wakes the claimer if that may let it claim.
-func (w *worker) leave(j *job, e *Effect) {
+// leave frees the slot of a job, or its place ahead of the slots, and wakes the claimer if that may let it claim.
+func (w *worker) leave(j *job, e *Effect, slot bool) {
 	w.mu.Lock()
 	w.flying--
-	w.left++
+	if slot {
+		w.left++
+	}
 	// While half of what was claimed ahead is left, the slots have enough to do.
 	hungry := w.hungry && w.flying <= w.d.options.Concurrency+w.ahead/2
 	wake := hungry || j.lane.more || j.suspect
@@ -477,7 +513,7 @@ func (w *worker) attempt(base context.Context) {
 	for j := range w.work {
 		r := report{job: j}
 		r.outcome, r.last = w.deliver(s, j)
-		w.leave(j, r.outcome.Effect)
+		w.leave(j, r.outcome.Effect, true)
 		w.reports <- r
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -1028,5 +1030,57 @@ func TestRunFaultyClaims(t *testing.T) {
 		stop()
 		require.Empty(t, w.to(""), "the lease might have ended meanwhile")
 		require.Empty(t, record(t, d, "e", "a").Attempts)
+	})
+}
+
+// TestRunAhead: what was claimed ahead of fast receivers is given back when slow ones hold
+// the slots, so that another process attempts it.
+func TestRunAhead(t *testing.T) {
+	bubble(t, "two processes", func(t *testing.T) {
+		store := NewMemoryStore()
+		var warm atomic.Bool
+		warm.Store(true)
+		w := &wire{answer: func(r *http.Request, n int) (*http.Response, error) {
+			if strings.HasPrefix(r.URL.Host, "hang") {
+				return hang(r, n)
+			}
+			if warm.Load() {
+				time.Sleep(time.Millisecond)
+			}
+			return response(200), nil
+		}}
+		options := Options{Concurrency: 4, Breaker: Breaker{Failures: -1}}
+		busy, idle := dispatcher(t, store, w, options), dispatcher(t, store, w, options)
+		stop := run(t, busy)
+		for i := range 400 {
+			send(t, busy, eventID(i), subscriber("warm"+strconv.Itoa(i%100)))
+		}
+		time.Sleep(103 * time.Millisecond)
+		warm.Store(false)
+		var burst []Subscriber
+		for i := range 6 { // two of them come to the other process
+			burst = append(burst, subscriber("hang"+strconv.Itoa(i)))
+		}
+		for i := range 12 {
+			burst = append(burst, subscriber("healthy"+strconv.Itoa(i)))
+		}
+		before := len(w.to(""))
+		send(t, busy, "burst", burst...)
+		synctest.Wait()
+		require.Len(t, w.to(""), before+4, "all slots hang")
+		stopIdle := run(t, idle)
+		time.Sleep(2 * stallTime)
+		healthy := 0
+		for _, c := range w.to("")[before:] {
+			if strings.HasPrefix(c.host, "healthy") {
+				healthy++
+			}
+		}
+		require.GreaterOrEqual(t, healthy, 12-options.Concurrency/4, "only what is ahead of slow receivers, too, waits for a slot")
+		stop()
+		stopIdle()
+		for i := range 12 {
+			require.Len(t, w.to(host("healthy"+strconv.Itoa(i))), 1)
+		}
 	})
 }

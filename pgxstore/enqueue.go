@@ -14,19 +14,23 @@ import (
 	"github.com/outhook/outhook/internal/stored"
 )
 
-// enqueueAtOnce stores deliveries in a transaction of its own. It returns which of them were
-// known.
-func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery) (isKnown []bool, err error) {
+// enqueueAtOnce stores deliveries in a transaction of its own, with further settings. It
+// returns which of them were known, or that certainly nothing was stored: if the answer to
+// a commit is lost, it may have been.
+func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery, settings string) (isKnown []bool, undone bool, err error) {
 	var numbers map[string]int64
-	err = s.inPinnedTx(ctx, "enqueue", func(tx pgx.Tx) (err error) {
-		isKnown, numbers, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries)
+	err = s.transact(ctx, "enqueue", s.begin()+pinPlans+settings, func(tx pgx.Tx) (err error) {
+		undone = true
+		if isKnown, numbers, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries); err == nil {
+			undone = false
+		}
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, undone, err
 	}
 	s.cache(numbers)
-	return isKnown, nil
+	return isKnown, false, nil
 }
 
 // knownOf returns the IDs of the deliveries that were known.
@@ -274,7 +278,12 @@ func (s *Store) digests(ctx context.Context, q querier, r *deliveryRows, places 
 	}, s.sql(`
 select u.n, d.digest
 from unnest($1::text[], $2::bigint[]) with ordinality u (event, subscriber, n)
-join {schema}.delivery d on d.event = u.event and d.subscriber = u.subscriber`),
+cross join lateral (
+    -- an order that one index has alone, so that no plan goes through all of a subscriber
+    select event, subscriber, digest from {schema}.delivery d
+    where (d.event, d.subscriber) >= (u.event, u.subscriber) order by d.event, d.subscriber limit 1
+) d
+where d.event = u.event and d.subscriber = u.subscriber`),
 		pick(r.event, places), pick(r.subscriber, places))
 	return found, err
 }

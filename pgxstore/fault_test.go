@@ -375,10 +375,10 @@ func TestDeadlock(t *testing.T) {
 			return nil
 		}
 	}
-	require.NoError(t, s.inTx(t.Context(), "test", fail(1)))
-	require.Equal(t, 2, calls)
-	require.ErrorContains(t, s.inTx(t.Context(), "test", fail(2)), "pgxstore: test: ")
-	require.Equal(t, 2, calls)
+	require.NoError(t, s.inTx(t.Context(), "test", fail(maxDeadlocks)))
+	require.Equal(t, maxDeadlocks+1, calls)
+	require.ErrorContains(t, s.inTx(t.Context(), "test", fail(maxDeadlocks+1)), "pgxstore: test: ")
+	require.Equal(t, maxDeadlocks+1, calls)
 }
 
 func TestDatabase(t *testing.T) {

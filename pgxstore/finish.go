@@ -1,7 +1,9 @@
 package pgxstore
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -13,8 +15,8 @@ import (
 // Finish implements [outhook.Store]. An outcome whose State is none of the four is
 // reported as lost.
 //
-// Its transaction locks rows of pending, mostly in the order in which they are stored,
-// then those of subscriber in the order of their numbers. It waits for a Claim that has
+// Its transaction locks rows of pending, first those that are settled and then the others,
+// each in the order of their numbers, and then those of subscriber likewise. It waits for a Claim that has
 // locked one of them, which a lease that has ended can be.
 func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []outhook.Lease, err error) {
 	if len(outcomes) == 0 {
@@ -189,6 +191,17 @@ with done as materialized (
 )
 select id, token from settled union all select id, token from again`
 
+// byDelivery returns the places of the outcomes in the order of the deliveries, in which
+// all that locks rows of pending does so.
+func (f *finishing) byDelivery() []int {
+	at := make([]int, len(f.outcomes))
+	for i := range at {
+		at[i] = i
+	}
+	slices.SortStableFunc(at, func(i, j int) int { return cmp.Compare(f.leases[i].delivery, f.leases[j].delivery) })
+	return at
+}
+
 // apply stores the outcomes of live leases that were not applied yet.
 func (f *finishing) apply(ctx context.Context) error {
 	var ctids, states, reasons []string
@@ -196,7 +209,7 @@ func (f *finishing) apply(ctx context.Context) error {
 	var released []bool
 	var attempts [][]byte
 	at := make(map[deliveryToken]*leaseState)
-	for i := range f.outcomes {
+	for _, i := range f.byDelivery() {
 		o, l := &f.outcomes[i], &f.leases[i]
 		if !l.live || l.applied || !valid(o.State) {
 			continue

@@ -11,6 +11,7 @@ import (
 const (
 	groupCommits    = 2    // transactions that are made at one time
 	groupDeliveries = 1000 // in a transaction, unless a call has more
+	groupBytes      = 8 << 20
 )
 
 // A group lets concurrent calls of Enqueue share transactions: each costs a commit, which
@@ -28,7 +29,9 @@ type enqueueCall struct {
 	batch      *enqueueBatch      // nil: it waits; guarded by group.mu
 	done       chan struct{}      // closed when the transaction has ended
 	known      []outhook.DeliveryID
-	err        error // of the transaction, which may be another call's fault
+	err        error
+	alone      bool // it is to be tried alone: nothing was stored, perhaps for another's fault
+	panicked   any  // in the transaction, by a tracer of the host's, say
 }
 
 // An enqueueBatch is what is stored in one transaction.
@@ -41,7 +44,9 @@ type enqueueBatch struct {
 func newGroup() *group { return &group{commits: make(chan struct{}, groupCommits)} }
 
 // Enqueue implements [outhook.Store]. Calls that come while others are being stored are
-// stored together. If that fails, each is tried alone, so that none fails for another.
+// stored together, with the values of the context of one of them. If that fails, each is
+// tried alone, so that none fails for another. What a call that was cancelled has asked for
+// may be stored after it has returned.
 func (s *Store) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (known []outhook.DeliveryID, err error) {
 	if err := ctx.Err(); err != nil || len(deliveries) == 0 {
 		return nil, failure("enqueue", err)
@@ -51,7 +56,7 @@ func (s *Store) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (kno
 	select {
 	case s.group.commits <- struct{}{}:
 		// Not by this call, which may end before those that it is stored with.
-		go s.enqueueNext(context.WithoutCancel(ctx))
+		go s.enqueueWaiting(context.WithoutCancel(ctx))
 	case <-c.done:
 	case <-ctx.Done():
 	}
@@ -61,38 +66,61 @@ func (s *Store) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (kno
 		s.group.leave(c)
 		return nil, failure("enqueue", ctx.Err())
 	}
-	if c.err != nil && len(c.batch.calls) > 1 {
+	switch {
+	case c.panicked != nil:
+		panic(c.panicked)
+	case c.alone:
 		return s.enqueueAlone(ctx, deliveries)
 	}
 	return c.known, c.err
 }
 
-// enqueueNext stores what waits, and gives the place of its transaction back.
-func (s *Store) enqueueNext(ctx context.Context) {
+// enqueueWaiting stores what waits, until nothing does, and gives the place of its
+// transactions back.
+func (s *Store) enqueueWaiting(ctx context.Context) {
+	defer func() { <-s.group.commits }()
+	for s.enqueueNext(ctx) {
+	}
+}
+
+// groupPatience is how long the transaction of a group waits for a lock: one that a
+// transaction of the host's holds, perhaps for long, is to keep no others.
+const groupPatience = "; set local lock_timeout = '100ms'"
+
+// enqueueNext stores the next batch, and returns false if nothing waited.
+func (s *Store) enqueueNext(ctx context.Context) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	batch := s.group.take(cancel)
-	defer func() { <-s.group.commits }()
-	if len(batch.calls) == 0 { // others have stored it
-		return
-	}
 	var all []outhook.Delivery
 	for _, c := range batch.calls {
 		all = append(all, c.deliveries...)
 	}
-	isKnown, err := s.enqueueAtOnce(ctx, all)
-	for _, c := range batch.calls {
-		if c.err = err; err == nil {
-			n := len(c.deliveries)
-			c.known, isKnown = knownOf(c.deliveries, isKnown[:n]), isKnown[n:]
-		}
-		close(c.done)
+	if len(all) == 0 {
+		return false
 	}
+	var isKnown []bool
+	var err error
+	undone := false
+	defer func() {
+		panicked := recover()
+		for _, c := range batch.calls {
+			c.err, c.panicked = err, panicked
+			c.alone = undone && (len(batch.calls) > 1 || hasCode(err, lockNotAvailable))
+			if err == nil && panicked == nil {
+				n := len(c.deliveries)
+				c.known, isKnown = knownOf(c.deliveries, isKnown[:n]), isKnown[n:]
+			}
+			close(c.done)
+		}
+	}()
+	isKnown, undone, err = s.enqueueAtOnce(ctx, all, groupPatience)
+	return true
 }
 
 // enqueueAlone is Enqueue of one call.
 func (s *Store) enqueueAlone(ctx context.Context, deliveries []outhook.Delivery) (known []outhook.DeliveryID, err error) {
-	isKnown, err := s.enqueueAtOnce(ctx, deliveries)
+	isKnown, _, err := s.enqueueAtOnce(ctx, deliveries, "")
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +137,18 @@ func (g *group) enter(c *enqueueCall) {
 func (g *group) take(cancel context.CancelFunc) *enqueueBatch {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n, deliveries := 0, 0
-	for n < len(g.waiting) && (n == 0 || deliveries+len(g.waiting[n].deliveries) <= groupDeliveries) {
-		deliveries += len(g.waiting[n].deliveries)
-		n++
+	n, deliveries, bytes := 0, 0, 0
+	for ; n < len(g.waiting); n++ {
+		more := g.waiting[n].deliveries
+		deliveries += len(more)
+		for i := range more {
+			if p := more[i].Payload; p != nil && (i == 0 || p != more[i-1].Payload) {
+				bytes += len(p.Body)
+			}
+		}
+		if n > 0 && (deliveries > groupDeliveries || bytes > groupBytes) {
+			break
+		}
 	}
 	batch := &enqueueBatch{calls: slices.Clone(g.waiting[:n]), here: n, cancel: cancel}
 	g.waiting = slices.Delete(g.waiting, 0, n)

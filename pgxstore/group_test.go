@@ -1,12 +1,17 @@
 package pgxstore
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/outhook/outhook"
@@ -172,4 +177,183 @@ func TestPlaceOfAnother(t *testing.T) {
 	lost, err = s.Finish(t.Context(), []outhook.Outcome{{Lease: second.Lease(), State: outhook.Delivered}})
 	require.NoError(t, err)
 	require.Empty(t, lost)
+}
+
+// TestGroupTakesAll: a call that has a place stores all that waits, as those who have come
+// before it may have no need for one.
+func TestGroupTakesAll(t *testing.T) {
+	s := newStore(t, nil)
+	many := func(prefix string) (list []outhook.Delivery) {
+		d := newDelivery(t, "e", "s")
+		for i := range groupDeliveries/2 + 100 {
+			d.ID.Event = fmt.Sprint(prefix, i)
+			list = append(list, d)
+		}
+		return list
+	}
+	first := &enqueueCall{deliveries: many("a"), done: make(chan struct{})} // has not asked for a place yet
+	s.group.enter(first)
+	_, err := s.Enqueue(t.Context(), many("b"))
+	require.NoError(t, err)
+	<-first.done
+	require.NoError(t, first.err)
+}
+
+// TestGroupBesideHost: a transaction of the host's that stays open holds back those who need
+// what it has locked, and nobody else.
+func TestGroupBesideHost(t *testing.T) {
+	s := newStore(t, nil)
+	enqueued(t, s, 1, nil)
+	tx, err := s.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	_, err = s.InTx(tx).Enqueue(t.Context(), []outhook.Delivery{newDelivery(t, "host", "new")})
+	require.NoError(t, err)
+	held := make(chan error, 2*groupCommits)
+	for i := range cap(held) {
+		go func() {
+			_, err := s.Enqueue(context.Background(), []outhook.Delivery{newDelivery(t, fmt.Sprint("held", i), "new")})
+			held <- err
+		}()
+	}
+	for i := range 10 {
+		_, err := s.Enqueue(t.Context(), []outhook.Delivery{newDelivery(t, fmt.Sprint("free", i), "s")})
+		require.NoError(t, err)
+	}
+	require.Empty(t, held)
+	require.NoError(t, tx.Commit(t.Context()))
+	for range cap(held) {
+		require.NoError(t, <-held)
+	}
+}
+
+// panicking is a tracer of the host's that panics.
+type panicking struct{ sql string }
+
+func (p panicking) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(data.SQL, p.sql) {
+		panic("tracer")
+	}
+	return ctx
+}
+
+func (panicking) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TestGroupPanics: a panic of the host's code reaches the callers, not the process.
+func TestGroupPanics(t *testing.T) {
+	s := newStore(t, nil)
+	config := s.pool.Config()
+	config.ConnConfig.Tracer = panicking{"with body"}
+	pool, err := newPoolOf(config)
+	require.NoError(t, err)
+	defer pool.Close()
+	traced, err := New(pool, &s.options)
+	require.NoError(t, err)
+	free := occupied(traced)
+	var wg sync.WaitGroup
+	for i := range 2 {
+		wg.Go(func() {
+			require.PanicsWithValue(t, "tracer", func() {
+				_, _ = traced.Enqueue(context.Background(), []outhook.Delivery{newDelivery(t, fmt.Sprint("e", i), "s")})
+			})
+		})
+		waiting(t, traced, i+1)
+	}
+	free()
+	wg.Wait()
+	require.Empty(t, traced.group.commits)
+}
+
+// A deafConn loses the answer to the first commit that is made while it is armed.
+type deafConn struct {
+	net.Conn
+	armed *atomic.Bool
+	deaf  atomic.Bool
+}
+
+func (c *deafConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("commit\x00")) && c.armed.CompareAndSwap(true, false) {
+		c.deaf.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *deafConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.deaf.Load() { // the commit was made
+		_ = c.Conn.Close()
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+// TestGroupLosesAnswer: when nobody knows whether a transaction was committed, its callers
+// are told so, rather than that others had sent what they sent.
+func TestGroupLosesAnswer(t *testing.T) {
+	s := newStore(t, nil)
+	enqueued(t, s, 1, nil)
+	var armed atomic.Bool
+	config := s.pool.Config()
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		return &deafConn{Conn: conn, armed: &armed}, err
+	}
+	pool, err := newPoolOf(config)
+	require.NoError(t, err)
+	defer pool.Close()
+	deaf, err := New(pool, &s.options)
+	require.NoError(t, err)
+	free := occupied(deaf)
+	armed.Store(true)
+	errs := make([]error, 2)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			_, errs[i] = deaf.Enqueue(context.Background(), []outhook.Delivery{newDelivery(t, fmt.Sprint("n", i), "s")})
+		})
+		waiting(t, deaf, i+1)
+	}
+	<-deaf.group.commits
+	wg.Wait()
+	deaf.group.commits <- struct{}{}
+	free()
+	for i := range errs {
+		require.Error(t, errs[i])
+		_, err := s.Get(t.Context(), outhook.DeliveryID{Event: fmt.Sprint("n", i), Subscriber: "s"})
+		require.NoError(t, err, "it was stored all the same")
+	}
+}
+
+// TestPayloadsAreBounded sees to it that bodies of no bytes do not grow them for ever.
+func TestPayloadsAreBounded(t *testing.T) {
+	var p payloads
+	for i := range 20_000 {
+		p.keep(map[bodyOf]*outhook.Payload{{int64(i), fmt.Sprint(i)}: {}})
+	}
+	require.LessOrEqual(t, len(p.latest), maxPayloadBytes/payloadBytes)
+}
+
+// TestKnownOfMany: to find that a delivery is known costs nothing for those that its
+// subscriber had before.
+func TestKnownOfMany(t *testing.T) {
+	s := newStore(t, nil)
+	watched, seen := watch(t, s)
+	enqueued(t, watched, 20, nil) // plans are made while there is next to nothing
+	enqueued(t, watched, 20, nil)
+	var checked int
+	for _, st := range seen.statements {
+		if !strings.Contains(st.sql, "order by d.event, d.subscriber limit 1") {
+			continue
+		}
+		checked++
+		tx, err := s.pool.BeginTx(t.Context(), pgx.TxOptions{BeginQuery: s.begin() + pinPlans})
+		require.NoError(t, err)
+		rows, err := tx.Query(t.Context(), "explain "+st.sql, st.args...)
+		require.NoError(t, err)
+		plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		require.Contains(t, strings.Join(plan, "\n"), "delivery_event_subscriber_key")
+		require.NoError(t, tx.Rollback(t.Context()))
+	}
+	require.NotZero(t, checked)
 }

@@ -12,8 +12,10 @@ import (
 	"github.com/outhook/outhook/internal/stored"
 )
 
-// maxPayloadBytes bounds the bodies that are remembered.
-const maxPayloadBytes = 4 << 20
+const (
+	maxPayloadBytes = 4 << 20 // of what is remembered
+	payloadBytes    = 512     // of each, beside its body
+)
 
 // bodyOf is a payload by its number and its event: a row that was damaged to have the
 // number of another event's does not get that.
@@ -78,11 +80,11 @@ func (p *payloads) keep(fresh map[bodyOf]*outhook.Payload) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for of, payload := range fresh {
-		if p.latest == nil || p.bytes+len(payload.Body) > maxPayloadBytes {
+		if p.latest == nil || p.bytes+len(payload.Body)+payloadBytes > maxPayloadBytes {
 			p.latest, p.bytes = make(map[bodyOf]*outhook.Payload), 0
 		}
 		p.latest[of] = payload
-		p.bytes += len(payload.Body)
+		p.bytes += len(payload.Body) + payloadBytes
 	}
 }
 

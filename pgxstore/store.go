@@ -120,7 +120,7 @@ func (s *Store) begin() string {
 const pinPlans = "; set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off; set local jit = off"
 
 // inTx calls do in a transaction. If the server has broken a deadlock by ending it,
-// it does so once more.
+// it does so again, a few times.
 func (s *Store) inTx(ctx context.Context, what string, do func(tx pgx.Tx) error) error {
 	return s.transact(ctx, what, s.begin(), do)
 }
@@ -135,11 +135,22 @@ func (s *Store) transact(ctx context.Context, what, begin string, do func(tx pgx
 		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, do)
 	}
 	err := attempt()
-	var server *pgconn.PgError
-	if errors.As(err, &server) && server.Code == "40P01" {
+	for i := 0; i < maxDeadlocks && hasCode(err, deadlockDetected); i++ {
 		err = attempt()
 	}
 	return failure(what, err)
+}
+
+const (
+	maxDeadlocks     = 3
+	deadlockDetected = "40P01"
+	lockNotAvailable = "55P03"
+)
+
+// hasCode reports whether an error is the server's, of that code.
+func hasCode(err error, code string) bool {
+	server, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && server.Code == code
 }
 
 // failure wraps the error of a call, if there is one. Of what the server

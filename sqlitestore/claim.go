@@ -1,8 +1,8 @@
 package sqlitestore
 
 import (
+	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -14,8 +14,9 @@ import (
 // Claim implements [outhook.Store].
 func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (outhook.Claimed, error) {
 	var claimed outhook.Claimed
+	c := claimer{store: s, request: &request, suspects: request.Suspects, next: never, nextSuspect: never}
 	err := s.write(ctx, "claim", func(t *transaction) (err error) {
-		c := claimer{transaction: t, snapshots: &s.snapshots, request: &request, suspects: request.Suspects, next: never, nextSuspect: never}
+		c.transaction = t
 		c.until = later(t.now, request.Lease)
 		if err = c.pick(); err == nil {
 			claimed, err = c.lease()
@@ -25,6 +26,8 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (outhoo
 	if err != nil {
 		return outhook.Claimed{}, err
 	}
+	s.places.add(c.picked)
+	s.payloads.keep(c.payloads)
 	return claimed, nil
 }
 
@@ -32,16 +35,19 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (outhoo
 // a query must not read what is changed meanwhile.
 type claimer struct {
 	*transaction
-	snapshots *stored.Snapshots
-	request   *outhook.ClaimRequest
-	suspects  int // how many more there is room for
-	picked    []candidate
-	lanes     []lane // of which something is due
-	until     int64  // the end of the leases
-	turn      int64  // the subscriber that was served last
+	store    *Store
+	request  *outhook.ClaimRequest
+	suspects int // how many more there is room for
+	picked   []candidate
+	lanes    []lane // of which something is due
+	until    int64  // the end of the leases
+	turn     int64  // the subscriber that was served last
 
 	next        int64 // from when one could be claimed that is no suspect
 	nextSuspect int64
+
+	row      laneRow
+	payloads map[bodyOf]*outhook.Payload // that were read
 }
 
 // lane is a subscriber that has pending deliveries.
@@ -57,11 +63,12 @@ type lane struct {
 // candidate is a delivery that can be claimed.
 type candidate struct {
 	outhook.Claim
-	id    int64
-	key   key
-	ready int64
-	body  *int64 // nil: there is no payload
+	place
+	ready   int64
+	payload *int64 // nil: it was enqueued without
 }
+
+func (d *candidate) bodyOf() bodyOf { return bodyOf{*d.payload, d.ID.Event} }
 
 // lanesQuery returns the subscribers in a part of the circle of turns, with the
 // delivery of each that can be claimed first. It leaps from one subscriber to the
@@ -85,14 +92,14 @@ func (c *claimer) pick() error {
 		return err
 	}
 	for _, part := range [][]any{{c.turn, int64(never)}, {0, c.turn}} {
-		err := c.query(lanesQuery, part, func(rows *sql.Rows) (more bool, err error) {
+		err := c.query(lanesQuery, part, func(r scanner) (more bool, err error) {
 			var (
 				l          lane
 				standing   *string
 				ready      int64
 				unfinished int
 			)
-			if err := rows.Scan(&l.id, &l.name, &standing, &l.opens, &ready, &unfinished); err != nil {
+			if err := r.Scan(&l.id, &l.name, &standing, &l.opens, &ready, &unfinished); err != nil {
 				return false, err
 			}
 			room, ok := c.request.Room[l.name]
@@ -130,11 +137,10 @@ order by p.ready, p.id`
 
 // serve gives a subscriber its turn.
 func (c *claimer) serve(l *lane, room int) error {
-	var due []candidate
-	suspects := 0
+	before, suspects := len(c.picked), 0
 	next, nextSuspect := int64(never), int64(never) // of this subscriber
-	err := c.query(laneQuery, []any{l.id}, func(rows *sql.Rows) (more bool, err error) {
-		d, err := c.scan(l, rows)
+	err := c.query(laneQuery, []any{l.id}, func(r scanner) (more bool, err error) {
+		d, err := c.scan(l, r)
 		if err != nil {
 			return false, err
 		}
@@ -152,14 +158,18 @@ func (c *claimer) serve(l *lane, room int) error {
 		case suspect:
 			suspects++
 		}
-		due = append(due, d)
-		return len(due) < room, nil
+		if c.picked == nil {
+			c.picked = make([]candidate, 0, min(c.request.Limit, 128))
+		}
+		c.picked = append(c.picked, d)
+		return len(c.picked) < before+room, nil
 	})
 	if err != nil {
 		return err
 	}
-	before := l.standing
+	due, standing := c.picked[before:], l.standing
 	n, _ := l.standing.Admit(timeOf(c.now), len(due))
+	c.picked = c.picked[:before+n]
 	l.standing.Grant(timeOf(c.now), n, c.request.Lease)
 	opens := l.opens // when more could be
 	if more, at := l.standing.Admit(timeOf(c.now), 1); more == 0 && at.IsZero() {
@@ -175,11 +185,11 @@ func (c *claimer) serve(l *lane, room int) error {
 	if len(due) == 0 {
 		return nil
 	}
-	l.changed, l.served = l.standing != before, n > 0
+	l.changed, l.served = l.standing != standing, n > 0
 	c.lanes = append(c.lanes, *l)
-	for _, d := range due[:n] {
+	for i := range due[:n] {
+		d := &due[i]
 		c.turn = l.id
-		c.picked = append(c.picked, d)
 		if d.Unfinished >= c.request.SuspectAfter {
 			c.suspects--
 		}
@@ -194,33 +204,41 @@ func (c *claimer) serve(l *lane, room int) error {
 	return nil
 }
 
-func (c *claimer) scan(l *lane, rows *sql.Rows) (d candidate, err error) {
-	var (
-		expires, entered, delay, ttl int64
-		attempts                     int
-		when                         string
-		digest, snapshot             []byte
-	)
-	err = rows.Scan(&d.id, &d.ready, &expires, &attempts, &d.Unfinished, &d.ID.Event, &d.Type, &when, &d.OrderKey, &d.HoldOnDead,
-		&delay, &ttl, &digest, &d.body, &entered, &d.Replay, &snapshot)
-	if err != nil {
+// laneRow is where the rows of laneQuery are read to.
+type laneRow struct {
+	candidate
+	expires, entered, delay, ttl int64
+	attempts                     int
+	when                         string
+	digest, snapshot             []byte
+	columns                      []any
+}
+
+func (c *claimer) scan(l *lane, row scanner) (d candidate, err error) {
+	r := &c.row
+	if r.columns == nil {
+		r.columns = []any{&r.id, &r.ready, &r.expires, &r.attempts, &r.Unfinished, &r.ID.Event, &r.Type, &r.when, &r.OrderKey, &r.HoldOnDead,
+			&r.delay, &r.ttl, &r.digest, &r.payload, &r.entered, &r.Replay, &r.snapshot}
+	}
+	if err := row.Scan(r.columns...); err != nil {
 		return candidate{}, err
 	}
+	d = r.candidate
 	d.ID.Subscriber = l.name
-	d.key = key{l.id, d.OrderKey}
-	d.Delay, d.TTL = time.Duration(delay), time.Duration(ttl)
-	d.Attempt = attempts + 1
-	d.Age = time.Duration(max(c.now-entered, 0))
-	copy(d.Digest[:], digest)
+	d.key, d.holdOnDead = key{l.id, d.OrderKey}, d.HoldOnDead
+	d.Delay, d.TTL = time.Duration(r.delay), time.Duration(r.ttl)
+	d.Attempt = r.attempts + 1
+	d.Age = time.Duration(max(c.now-r.entered, 0))
+	copy(d.Digest[:], r.digest)
 	var faulty error
-	if d.Time, err = stored.DecodeTime(when); err != nil {
+	if d.Time, err = stored.DecodeTime(r.when); err != nil {
 		faulty = errors.New("time: it is not RFC 3339")
 	}
-	if d.Snapshot, err = c.snapshots.Restore(snapshot); err != nil {
+	if d.Snapshot, err = c.store.snapshots.Restore(r.snapshot); err != nil {
 		faulty = err
 	}
 	switch {
-	case expires <= c.now:
+	case r.expires <= c.now:
 		d.Fault = outhook.ReasonExpired
 	case faulty != nil:
 		d.Fault = fault(faulty)
@@ -255,58 +273,47 @@ func (c *claimer) lease() (claimed outhook.Claimed, err error) {
 		return claimed, nil // an idle claim writes nothing
 	}
 
-	token, err := c.tokens(len(c.picked), c.turn)
+	token, err := c.token(c.turn)
 	if err != nil {
 		return outhook.Claimed{}, err
 	}
-	bodies := make(map[bodyOf]*outhook.Payload)
+	if err := c.restorePayloads(); err != nil {
+		return outhook.Claimed{}, err
+	}
+	claimed.Claims = make([]outhook.Claim, len(c.picked))
+	args := []any{token, c.until, nil}
 	for i := range c.picked {
 		d := &c.picked[i]
-		token++
 		d.Token = token
-		err := c.exec("update outhook_pending set token = ?1, live = 1, unfinished = unfinished + 1, due = ?2, ready = ?2 where id = ?3",
-			token, c.until, d.id)
+		args[2] = d.id
+		_, err := c.execute("update outhook_pending set token = ?1, live = 1, unfinished = unfinished + 1, due = ?2, ready = ?2 where id = ?3", args)
 		if err != nil {
 			return outhook.Claimed{}, err
 		}
 		if err := c.hold(d.key, d.id, c.until); err != nil {
 			return outhook.Claimed{}, err
 		}
-		if err := c.payload(d, bodies); err != nil {
-			return outhook.Claimed{}, err
-		}
-		claimed.Claims = append(claimed.Claims, d.Claim)
+		claimed.Claims[i] = d.Claim
 	}
 	return claimed, nil
 }
 
-// bodyOf is a payload by its number and its event: a row that was damaged to have the
-// number of another event's does not get that.
-type bodyOf struct {
-	id    int64
-	event string
-}
-
-// payload reads the payload of a delivery, once for all that share it.
-func (c *claimer) payload(d *candidate, read map[bodyOf]*outhook.Payload) error {
-	if d.body == nil {
-		return nil // it was enqueued without
-	}
-	of := bodyOf{*d.body, d.ID.Event}
-	if d.Payload = read[of]; d.Payload != nil {
+// restorePayloads sets the payloads of what was picked, each of which is read once.
+func (c *claimer) restorePayloads() error {
+	missing := c.store.payloads.find(c.picked)
+	if len(missing) == 0 {
 		return nil
 	}
-	var content payload
-	_, err := c.one("select content_type, header, body from outhook_payload where id = ? and event = ?", []any{of.id, of.event},
-		&content.contentType, &content.header, &content.body)
-	if err != nil {
+	var faults map[bodyOf]error
+	var err error
+	if c.payloads, faults, err = c.read(missing); err != nil {
 		return err
 	}
-	p, faulty := content.restore()
-	if faulty != nil && d.Fault == "" {
-		d.Fault = fault(faulty)
+	for _, d := range missing {
+		if d.Payload = c.payloads[d.bodyOf()]; d.Payload == nil && d.Fault == "" {
+			d.Fault = fault(cmp.Or(faults[d.bodyOf()], errMissing))
+		}
 	}
-	d.Payload, read[of] = p, p
 	return nil
 }
 

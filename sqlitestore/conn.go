@@ -62,6 +62,7 @@ func newConnector(path string, options Options) (*connector, error) {
 		"_synchronous":  {synchronous},
 		"_txlock":       {"immediate"},
 		"_dqs":          {"0"},
+		"_pragma":       {"temp_store = memory"},
 	}.Encode()}
 	c, err := sqlite.NewConnector(name.String())
 	return &connector{c, options.BusyTimeout}, err

@@ -20,9 +20,9 @@ type selection struct {
 
 const (
 	anyState = `outhook_delivery d left join outhook_pending p on p.id = d.id
-		left join outhook_outcome o on o.delivery = d.id and o.state is not null`
+		left join outhook_outcome o on o.delivery = d.id and o.state in ` + settled
 	onlyPending = "outhook_pending p cross join outhook_delivery d on d.id = p.id"
-	onlySettled = "outhook_outcome o cross join outhook_delivery d on d.id = o.delivery and o.state is not null"
+	onlySettled = "outhook_outcome o cross join outhook_delivery d on d.id = o.delivery and o.state <> ''"
 )
 
 func selectBy(f outhook.Filter, now int64) selection {
@@ -72,14 +72,14 @@ type queryer interface {
 
 // find returns the IDs of the deliveries that a filter selects, in the order of
 // Enqueue. The index of settled ones has that order for each state by itself.
-func find(ctx context.Context, q queryer, f outhook.Filter, now int64) (ids []int64, err error) {
+func find(q executor, f outhook.Filter, now int64) (ids []int64, err error) {
 	if len(f.States) < 2 || slices.ContainsFunc(f.States, isPending) {
-		return selectBy(f, now).find(ctx, q, f.Limit)
+		return selectBy(f, now).find(q, f.Limit)
 	}
 	for _, state := range f.States {
 		one := f
 		one.States = []outhook.State{state}
-		found, err := selectBy(one, now).find(ctx, q, f.Limit)
+		found, err := selectBy(one, now).find(q, f.Limit)
 		if err != nil {
 			return nil, err
 		}
@@ -97,24 +97,18 @@ func isPending(s outhook.State) bool { return s == outhook.Pending }
 
 func isSettled(s outhook.State) bool { return s != outhook.Pending }
 
-func (s selection) find(ctx context.Context, q queryer, limit int) (ids []int64, err error) {
+func (s selection) find(q executor, limit int) (ids []int64, err error) {
 	if limit <= 0 {
 		limit = -1 // none
 	}
 	query := "select " + s.id + " from " + s.tables + s.conditions() + " order by " + s.id + " limit ?"
-	rows, err := q.QueryContext(ctx, query, append(s.args, limit)...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
+	err = q.query(query, append(s.args, limit), func(r scanner) (bool, error) {
 		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
+		err := r.Scan(&id)
 		ids = append(ids, id)
-	}
-	return ids, rows.Err()
+		return true, err
+	})
+	return ids, err
 }
 
 func (s selection) conditions() string {

@@ -3,12 +3,20 @@ package sqlitestore
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/outhook/outhook"
 	"github.com/outhook/outhook/internal/stored"
 )
 
-// Finish implements [outhook.Store].
+// gathering is how long Finish lets outcomes wait for another call to share its
+// transaction. Meanwhile others come in, and each transaction costs as much as storing
+// a dozen of them.
+const gathering = 2 * time.Millisecond
+
+// Finish implements [outhook.Store]. Outcomes that nothing waits for, neither another
+// delivery nor another process, are stored up to 2 ms later.
 func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []outhook.Lease, err error) {
 	attempts := make([]any, len(outcomes))
 	for i := range outcomes {
@@ -18,10 +26,11 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 		}
 		attempts[i] = nullText(data)
 	}
-	err = s.write(ctx, "finish", func(t *transaction) error {
+	found := s.places.find(outcomes)
+	err = s.writePatiently(ctx, "finish", patience(found), func(t *transaction) error {
 		f := finisher{transaction: t, standings: make(map[int64]*change)}
 		for i := range outcomes {
-			late, err := f.finish(&outcomes[i], attempts[i])
+			late, err := f.finish(&outcomes[i], attempts[i], found[i])
 			if err != nil {
 				return err
 			}
@@ -34,7 +43,16 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	if err != nil {
 		return nil, err
 	}
+	s.places.forget(outcomes)
 	return lost, nil
+}
+
+// patience returns how long outcomes can wait. Behind one of an order others wait.
+func patience(found []place) time.Duration {
+	if slices.ContainsFunc(found, func(p place) bool { return p.id == 0 || p.key.name != "" }) {
+		return 0
+	}
+	return gathering
 }
 
 // finisher is one Finish.
@@ -47,83 +65,80 @@ type change struct {
 	before, after outhook.Standing
 }
 
-// delivery is what Finish has to know of one.
-type delivery struct {
-	id         int64
-	key        key
-	holdOnDead bool
-
-	// Nil if it is settled.
-	token   *int64
-	live    *bool
-	expires *int64
-}
-
-func (f *finisher) finish(o *outhook.Outcome, attempts any) (lost bool, err error) {
-	var d delivery
-	found, err := f.one(`select d.id, d.subscriber, d.order_key, d.hold_on_dead <> 0, p.token, p.live <> 0, p.expires
-		from outhook_delivery d left join outhook_pending p on p.id = d.id
-		where d.event = ? and d.subscriber = (select id from outhook_subscriber where name = ?)`,
-		[]any{o.Lease.ID.Event, o.Lease.ID.Subscriber},
-		&d.id, &d.key.subscriber, &d.key.name, &d.holdOnDead, &d.token, &d.live, &d.expires)
-	switch {
-	case err != nil || !found:
-		return !found, err
-	case d.token == nil: // lost, unless it is what has settled the delivery
-		applied, err := f.one("select 1 from outhook_outcome where delivery = ? and token = ? and state is not null",
-			[]any{d.id, o.Lease.Token}, new(int))
-		return !applied, err
-	case *d.token != o.Lease.Token:
-		return true, nil
-	case !*d.live:
-		return false, nil // it was applied before
-	}
-	if o.Effect != nil {
-		if err := f.effect(o.Lease.ID.Subscriber, d.key.subscriber, *o.Effect); err != nil {
+// finish applies an outcome if its lease is live. Where that is not found at
+// the place that is remembered, it is looked for by name.
+func (f *finisher) finish(o *outhook.Outcome, attempts any, p place) (lost bool, err error) {
+	if p.id != 0 {
+		if applied, err := f.apply(&p, o, attempts); applied || err != nil {
 			return false, err
 		}
 	}
-	return false, f.apply(&d, o, attempts)
+	var token *int64 // nil: it is settled
+	found, err := f.one(`select d.id, d.subscriber, d.order_key, d.hold_on_dead <> 0, p.token
+		from outhook_delivery d left join outhook_pending p on p.id = d.id
+		where d.event = ? and d.subscriber = (select id from outhook_subscriber where name = ?)`,
+		[]any{o.Lease.ID.Event, o.Lease.ID.Subscriber}, &p.id, &p.key.subscriber, &p.key.name, &p.holdOnDead, &token)
+	switch {
+	case err != nil || !found:
+		return !found, err
+	case token == nil: // lost, unless it is what has settled the delivery
+		applied, err := f.one("select 1 from outhook_outcome where state in "+settled+" and delivery = ? and token = ?",
+			[]any{p.id, o.Lease.Token}, new(int))
+		return !applied, err
+	case *token != o.Lease.Token:
+		return true, nil
+	}
+	_, err = f.apply(&p, o, attempts) // if it is not live, it was applied before
+	return false, err
 }
 
-func (f *finisher) apply(d *delivery, o *outhook.Outcome, attempts any) error {
-	if err := f.unhold(d.key, d.id); err != nil {
-		return err
+// apply applies an outcome to a delivery, if its lease is live.
+func (f *finisher) apply(p *place, o *outhook.Outcome, attempts any) (applied bool, err error) {
+	var n int64
+	if o.State == outhook.Pending {
+		n, err = f.execute(`update outhook_pending set live = 0, due = min(?1, expires), ready = iif(?2, ready, min(?1, expires)),
+			attempts = iif(?3, attempts, attempts + 1), unfinished = iif(?3, unfinished - 1, 0) where id = ?4 and token = ?5 and live <> 0`,
+			[]any{later(f.now, o.After), p.key.name != "", o.Released, p.id, o.Lease.Token})
+	} else {
+		n, err = f.execute("delete from outhook_pending where id = ? and token = ? and live <> 0", []any{p.id, o.Lease.Token})
+	}
+	if err != nil || n == 0 {
+		return false, err
+	}
+	if o.Effect != nil {
+		if err := f.effect(o.Lease.ID.Subscriber, p.key.subscriber, *o.Effect); err != nil {
+			return false, err
+		}
 	}
 	if !o.Released || attempts != nil {
-		var state any
-		if o.State != outhook.Pending {
-			state = string(o.State)
+		state := string(o.State)
+		if o.State == outhook.Pending {
+			state = ""
 		}
-		if err := f.outcome(d.id, o.Lease.Token, attempts, state, o.Reason, 0); err != nil {
-			return err
+		if err := f.outcome(p.id, o.Lease.Token, attempts, state, o.Reason, 0); err != nil {
+			return false, err
 		}
 	}
-	if o.State != outhook.Pending {
-		return f.settle(d.key, d.id, o.State == outhook.Dead && d.holdOnDead)
+	if p.key.name == "" {
+		return true, nil
 	}
-	err := f.exec(`update outhook_pending set live = 0, due = ?,
-		attempts = iif(?2, attempts, attempts + 1), unfinished = iif(?2, unfinished - 1, 0) where id = ?`,
-		min(later(f.now, o.After), *d.expires), o.Released, d.id)
-	if err != nil {
-		return err
+	if err := f.unhold(p.key, p.id); err != nil {
+		return false, err
 	}
-	return f.order(d.key, d.id)
+	if o.State == outhook.Pending || o.State == outhook.Dead && p.holdOnDead { // it keeps its place
+		return true, f.order(p.key)
+	}
+	return true, f.leave(p.key, p.id)
 }
+
+// States of outcomes, in the index of which a delivery is to be found.
+const (
+	settled = "('delivered', 'dead', 'cancelled')"
+	all     = "('', 'delivered', 'dead', 'cancelled')"
+)
 
 // outcome adds to the history.
-func (t *transaction) outcome(id, token int64, attempts, state any, reason string, until int64) error {
+func (t *transaction) outcome(id, token int64, attempts any, state, reason string, until int64) error {
 	return t.exec("insert into outhook_outcome (delivery, token, at, attempts, state, reason, until) values (?, ?, ?, ?, ?, ?, ?)",
 		id, token, t.now, attempts, state, reason, until)
-}
-
-// settle ends that a delivery is pending. One that holds keeps its place.
-func (t *transaction) settle(k key, id int64, holds bool) error {
-	if err := t.exec("delete from outhook_pending where id = ?", id); err != nil {
-		return err
-	}
-	if holds && k.name != "" {
-		return t.order(k, id)
-	}
-	return t.leave(k, id)
 }

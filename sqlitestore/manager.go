@@ -41,7 +41,7 @@ func (s *Store) get(ctx context.Context, id outhook.DeliveryID) (record outhook.
 	if record, _, err = (selection{}).read(ctx, tx, n, now); err != nil {
 		return record, err
 	}
-	rows, err := tx.QueryContext(ctx, "select attempts from outhook_outcome where delivery = ? and attempts is not null order by token", n)
+	rows, err := tx.QueryContext(ctx, "select attempts from outhook_outcome where state in "+all+" and delivery = ? and attempts is not null order by id", n)
 	if err != nil {
 		return record, err
 	}
@@ -66,7 +66,7 @@ func (s *Store) List(ctx context.Context, filter outhook.Filter) iter.Seq2[outho
 	return func(yield func(outhook.Record, error) bool) {
 		now := s.now().UnixNano()
 		selected := selectBy(filter, now)
-		ids, err := find(ctx, s.db, filter, now)
+		ids, err := find(hosts{ctx, s.db}, filter, now)
 		for _, id := range ids {
 			var record outhook.Record
 			var found bool
@@ -104,16 +104,15 @@ func (s *Store) Prune(ctx context.Context, filter outhook.Filter) (n int, err er
 // change changes all deliveries that a filter selects.
 func (s *Store) change(ctx context.Context, verb string, filter outhook.Filter, one func(t *transaction, id, token int64) error) (n int, err error) {
 	err = s.write(ctx, verb, func(t *transaction) error {
-		ids, err := find(context.Background(), t, filter, t.now)
+		ids, err := find(t, filter, t.now)
 		if err != nil || len(ids) == 0 {
 			return err
 		}
-		token, err := t.tokens(len(ids), nil)
+		token, err := t.token(nil)
 		if err != nil {
 			return err
 		}
 		for _, id := range ids {
-			token++
 			if err := one(t, id, token); err != nil {
 				return err
 			}
@@ -131,12 +130,12 @@ func (s *Store) change(ctx context.Context, verb string, filter outhook.Filter, 
 func (t *transaction) replay(id, token int64) error {
 	var k key
 	var ttl, until int64
-	_, err := t.one(`select subscriber, order_key, ttl, coalesce((select max(until) from outhook_outcome where delivery = d.id), 0)
+	_, err := t.one(`select subscriber, order_key, ttl, coalesce((select max(until) from outhook_outcome where state in `+all+` and delivery = d.id), 0)
 		from outhook_delivery d where id = ?`, []any{id}, &k.subscriber, &k.name, &ttl, &until)
 	if err != nil {
 		return err
 	}
-	if err := t.exec("update outhook_outcome set state = null where delivery = ? and state is not null", id); err != nil {
+	if err := t.exec("update outhook_outcome set state = '' where state in "+settled+" and delivery = ?", id); err != nil {
 		return err
 	}
 	if err := t.exec("update outhook_delivery set entered = ?, replay = replay + 1 where id = ?", t.now, id); err != nil {
@@ -163,7 +162,10 @@ func (t *transaction) cancel(id, token int64) error {
 	if err := t.outcome(id, token, nil, string(outhook.Cancelled), outhook.ReasonCancelled, until); err != nil {
 		return err
 	}
-	return t.settle(k, id, false)
+	if err := t.exec("delete from outhook_pending where id = ?", id); err != nil {
+		return err
+	}
+	return t.leave(k, id)
 }
 
 func (t *transaction) prune(id, _ int64) error {
@@ -175,7 +177,7 @@ func (t *transaction) prune(id, _ int64) error {
 	if err != nil {
 		return err
 	}
-	if err := t.exec("delete from outhook_outcome where delivery = ?", id); err != nil {
+	if err := t.exec("delete from outhook_outcome where state in "+all+" and delivery = ?", id); err != nil {
 		return err
 	}
 	if err := t.exec("delete from outhook_delivery where id = ?", id); err != nil {

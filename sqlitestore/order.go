@@ -17,18 +17,21 @@ func (t *transaction) expires(ttl time.Duration) int64 {
 
 // begin makes a delivery pending, as if new.
 func (t *transaction) begin(k key, id, due, expires, token int64) error {
-	err := t.exec(`insert into outhook_pending (id, subscriber, due, expires, token, live, attempts, unfinished)
-		values (?, ?, ?, ?, ?, 0, 0, 0)`, id, k.subscriber, due, expires, token)
+	var ready any
+	if k.name == "" {
+		ready = due
+	}
+	err := t.exec(`insert into outhook_pending (id, subscriber, ready, due, expires, token, live, attempts, unfinished)
+		values (?, ?, ?, ?, ?, ?, 0, 0, 0)`, id, k.subscriber, ready, due, expires, token)
+	if err != nil || k.name == "" {
+		return err
+	}
+	// One that is dead and holds has kept its place.
+	err = t.exec("insert or ignore into outhook_place (subscriber, order_key, delivery) values (?, ?, ?)", k.subscriber, k.name, id)
 	if err != nil {
 		return err
 	}
-	if k.name != "" { // one that is dead and holds has kept its place
-		err = t.exec("insert or ignore into outhook_place (subscriber, order_key, delivery) values (?, ?, ?)", k.subscriber, k.name, id)
-		if err != nil {
-			return err
-		}
-	}
-	return t.order(k, id)
+	return t.order(k)
 }
 
 // leave takes a delivery that no longer counts out of the order.
@@ -39,17 +42,13 @@ func (t *transaction) leave(k key, id int64) error {
 	if err := t.exec("delete from outhook_place where subscriber = ? and order_key = ? and delivery = ?", k.subscriber, k.name, id); err != nil {
 		return err
 	}
-	return t.order(k, id)
+	return t.order(k)
 }
 
-// order sets from when a delivery that has changed can be claimed, and those
-// whose turn depends on it. Of a key it is the first alone that can be, when
-// nothing holds the key any more. A change makes another one the first, or moves
-// the first to the second place.
-func (t *transaction) order(k key, id int64) error {
-	if k.name == "" {
-		return t.exec("update outhook_pending set ready = due where id = ?", id)
-	}
+// order sets from when the deliveries of a key can be claimed, of which one has
+// changed. It is the first alone that can be, when nothing holds the key any more.
+// A change makes another one the first, or moves the first to the second place.
+func (t *transaction) order(k key) error {
 	err := t.exec(`update outhook_pending
 		set ready = max(due, coalesce((select until from outhook_hold where subscriber = ?1 and order_key = ?2), 0))
 		where id = (select delivery from outhook_place where subscriber = ?1 and order_key = ?2 order by delivery limit 1)`,

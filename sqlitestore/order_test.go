@@ -55,6 +55,39 @@ func TestHold(t *testing.T) {
 	require.Zero(t, rows(t, s), "nothing is left of them")
 }
 
+// TestLateOutcome is of a lease of which the outcome comes when two others have taken
+// the places before it.
+func TestLateOutcome(t *testing.T) {
+	s := newStore(t)
+	for _, event := range []string{"a", "b", "c"} {
+		d := newDelivery(event, "s")
+		d.OrderKey = "k"
+		enqueue(t, s, d)
+	}
+	one := func(event string, state outhook.State) {
+		t.Helper()
+		claims := claim(t, s)
+		require.Len(t, claims, 1)
+		require.Equal(t, event, claims[0].ID.Event)
+		if event == "c" {
+			n, err := s.Replay(t.Context(), outhook.Filter{})
+			require.NoError(t, err)
+			require.Equal(t, 2, n)
+		}
+		lost, err := s.Finish(t.Context(), []outhook.Outcome{{Lease: claims[0].Lease(), State: state}})
+		require.NoError(t, err)
+		require.Empty(t, lost)
+	}
+	one("a", outhook.Dead)
+	one("b", outhook.Dead)
+	one("c", outhook.Pending)
+	for _, event := range []string{"a", "b"} {
+		one(event, outhook.Delivered)
+	}
+	require.Len(t, claim(t, s), 1)
+	require.Equal(t, outhook.Stats{Pending: 1, Delivered: 2}, stats(t, s))
+}
+
 // rows counts those of all tables that are to be empty when all is pruned.
 func rows(t *testing.T, s *Store) (n int) {
 	t.Helper()

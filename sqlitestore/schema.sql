@@ -2,10 +2,11 @@
 
 -- One row.
 create table outhook_meta (
-    token integer not null, -- the latest; the next is greater, whatever was pruned
-    turn  integer not null  -- the subscriber that was served last
+    token    integer not null, -- the latest; the next is greater, whatever was pruned
+    turn     integer not null, -- the subscriber that was served last
+    delivery integer not null  -- the latest; its number is never used again
 ) strict;
-insert into outhook_meta (token, turn) values (0, 0);
+insert into outhook_meta (token, turn, delivery) values (0, 0, 0);
 
 -- Rows are never removed.
 create table outhook_subscriber (
@@ -17,7 +18,7 @@ create table outhook_subscriber (
 
 -- What several deliveries of one Enqueue have in common.
 create table outhook_payload (
-    id           integer primary key,
+    id           integer primary key, -- that of the first of them
     event        text not null, -- its deliveries are all of this event
     content_type text not null,
     header       text,
@@ -26,7 +27,7 @@ create table outhook_payload (
 
 -- What was sent. Written by Enqueue; of its columns, Replay alone changes entered and replay.
 create table outhook_delivery (
-    id           integer primary key autoincrement, -- in the order of Enqueue, and never used again
+    id           integer primary key, -- in the order of Enqueue
     event        text    not null,
     subscriber   integer not null,
     type         text    not null,
@@ -74,15 +75,15 @@ create table outhook_hold (
     primary key (subscriber, order_key)
 ) strict, without rowid;
 
--- The history. One row for each outcome but that of a release, and for each Cancel.
+-- The history, to which rows are added at its end. One for each outcome but that of a release, and for each Cancel.
 create table outhook_outcome (
+    id       integer primary key,
     delivery integer not null,
     token    integer not null,
     at       integer not null,
     attempts text,             -- as JSON
-    state    text,             -- of the one that settled the delivery, until that is replayed
+    state    text    not null, -- of the one that settled the delivery, until that is replayed; else empty
     reason   text    not null,
-    until    integer not null, -- of a Cancel: the end of the lease, when a request may be on the wire
-    primary key (delivery, token)
+    until    integer not null  -- of a Cancel: the end of the lease, when a request may be on the wire
 ) strict;
-create index outhook_outcome_state on outhook_outcome (state, delivery, at) where state is not null;
+create index outhook_outcome_state on outhook_outcome (state, delivery, at);

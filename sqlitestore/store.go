@@ -43,7 +43,10 @@ type Store struct {
 	writer *writer
 	now    func() time.Time
 
-	snapshots stored.Snapshots
+	snapshots   stored.Snapshots
+	payloads    payloads
+	places      places
+	subscribers subscribers
 }
 
 var (
@@ -88,7 +91,7 @@ func open(path string, options Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db: sql.OpenDB(c), writer: newWriter(sql.OpenDB(c), options.BusyTimeout), now: time.Now}, nil
+	return &Store{db: sql.OpenDB(c), writer: newWriter(c, options.BusyTimeout), now: time.Now}, nil
 }
 
 // create makes an empty file that its owner alone can read, which SQLite then
@@ -170,7 +173,12 @@ func (s *Store) DB() *sql.DB { return s.db }
 // write executes a call in a transaction, alone or with others. What it does is
 // stored wholly if it returns no error, and else not at all.
 func (s *Store) write(ctx context.Context, verb string, f func(t *transaction) error) error {
-	err := s.writer.do(ctx, func(t *transaction) error {
+	return s.writePatiently(ctx, verb, 0, f)
+}
+
+// writePatiently is write of a call that can wait so long for others to share a transaction with.
+func (s *Store) writePatiently(ctx context.Context, verb string, patience time.Duration, f func(t *transaction) error) error {
+	err := s.writer.doPatiently(ctx, patience, func(t *transaction) error {
 		t.now = s.now().UnixNano()
 		return f(t)
 	})

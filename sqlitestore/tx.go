@@ -33,9 +33,9 @@ func (h *hostTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (kn
 	}
 	rows, err := encodeAll(deliveries)
 	if err == nil {
-		t := &transaction{executor: h.tx, now: h.store.now().UnixNano()}
+		t := &transaction{executor: hosts{context.Background(), h.tx}, now: h.store.now().UnixNano()}
 		err = t.atomically(func(t *transaction) error {
-			known, err = t.enqueue(rows)
+			known, _, err = t.enqueue(rows, &h.store.subscribers)
 			return err
 		})
 	}
@@ -47,9 +47,14 @@ func (h *hostTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (kn
 
 // executor is a connection of the writer, or a transaction of the host's.
 type executor interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	// execute returns how many rows were changed.
+	execute(query string, args []any) (changed int64, err error)
+
+	// query calls f for each row until that wants no more.
+	query(query string, args []any, f func(scanner) (more bool, err error)) error
 }
+
+type scanner interface{ Scan(dest ...any) error }
 
 // transaction is one call's part of a transaction that can write. Its
 // statements have no context that ends: others are in the same transaction.
@@ -77,46 +82,52 @@ func (t *transaction) atomically(f func(*transaction) error) error {
 }
 
 func (t *transaction) exec(query string, args ...any) error {
-	_, err := t.ExecContext(context.Background(), query, args...)
+	_, err := t.execute(query, args)
 	return err
 }
 
-// insert returns the ID of the row that it inserts.
-func (t *transaction) insert(query string, args ...any) (int64, error) {
-	result, err := t.ExecContext(context.Background(), query, args...)
+// one reads a row, if there is one.
+func (t *transaction) one(query string, args []any, dest ...any) (found bool, err error) {
+	err = t.query(query, args, func(r scanner) (bool, error) {
+		found = true
+		return false, r.Scan(dest...)
+	})
+	return found, err
+}
+
+// token returns a new token, and stores which subscriber was served last.
+func (t *transaction) token(turn any) (token int64, err error) {
+	_, err = t.one("update outhook_meta set token = token + 1, turn = coalesce(?, turn) returning token", []any{turn}, &token)
+	return token, err
+}
+
+// hosts is the file, or a transaction of the host's on it.
+type hosts struct {
+	ctx context.Context
+	db  interface {
+		ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+		QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	}
+}
+
+func (h hosts) execute(query string, args []any) (changed int64, err error) {
+	result, err := h.db.ExecContext(h.ctx, query, args...)
 	if err != nil {
 		return 0, err
 	}
-	return result.LastInsertId()
+	return result.RowsAffected()
 }
 
-// query calls row for each row, which may not write what the query reads.
-func (t *transaction) query(query string, args []any, row func(*sql.Rows) (more bool, err error)) error {
-	rows, err := t.QueryContext(context.Background(), query, args...)
+func (h hosts) query(query string, args []any, f func(scanner) (more bool, err error)) error {
+	rows, err := h.db.QueryContext(h.ctx, query, args...)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
-		if more, err := row(rows); err != nil || !more {
+		if more, err := f(rows); err != nil || !more {
 			return err
 		}
 	}
 	return rows.Err()
-}
-
-// one reads a row, if there is one.
-func (t *transaction) one(query string, args []any, dest ...any) (found bool, err error) {
-	err = t.query(query, args, func(rows *sql.Rows) (bool, error) {
-		found = true
-		return false, rows.Scan(dest...)
-	})
-	return found, err
-}
-
-// tokens returns the latest token, and stores that n more were given, and which
-// subscriber was served last.
-func (t *transaction) tokens(n int, turn any) (latest int64, err error) {
-	_, err = t.one("update outhook_meta set token = token + ?, turn = coalesce(?, turn) returning token", []any{n, turn}, &latest)
-	return latest - int64(n), err
 }

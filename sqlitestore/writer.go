@@ -2,7 +2,6 @@ package sqlitestore
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"slices"
@@ -14,10 +13,11 @@ import (
 // a transaction, executes all calls that are queued by then, and commits
 // once for all of them. What is called meanwhile is the next group.
 type writer struct {
-	db   *sql.DB
-	wait time.Duration // for writers other than this one
-	lead chan struct{} // holds a value while somebody leads
-	conn *connection   // of the one who leads; nil: to be opened
+	connector driver.Connector
+	wait      time.Duration // for writers other than this one
+	lead      chan struct{} // holds a value while somebody leads
+	conn      *connection   // of the one who leads; nil: to be opened
+	closed    bool          // as conn
 
 	committing func(calls int) // for tests; called before each commit
 
@@ -32,14 +32,19 @@ type call struct {
 	err     error         // why it has failed; valid once done is closed
 }
 
-func newWriter(db *sql.DB, wait time.Duration) *writer {
-	return &writer{db: db, wait: wait, lead: make(chan struct{}, 1), committing: func(int) {}}
+func newWriter(connector driver.Connector, wait time.Duration) *writer {
+	return &writer{connector: connector, wait: wait, lead: make(chan struct{}, 1), committing: func(int) {}}
 }
 
 // do executes a call and returns when it is committed or has failed. It is executed
 // at most once, and not at all if ctx ends while it is queued. When its
 // execution has begun, ctx does not matter.
 func (w *writer) do(ctx context.Context, execute func(*transaction) error) error {
+	return w.doPatiently(ctx, 0, execute)
+}
+
+// doPatiently is do of a call that can wait so long for another one to lead.
+func (w *writer) doPatiently(ctx context.Context, patience time.Duration, execute func(*transaction) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -47,6 +52,16 @@ func (w *writer) do(ctx context.Context, execute func(*transaction) error) error
 	w.mu.Lock()
 	w.queue = append(w.queue, c)
 	w.mu.Unlock()
+	if patience > 0 {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-c.done:
+			return c.err
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
 	select {
 	case <-c.done:
 	case w.lead <- struct{}{}:
@@ -92,23 +107,31 @@ func (w *writer) group(ctx context.Context, own *call) {
 	err = w.execute(calls)
 }
 
-// execute executes calls and commits. An error is that of all.
+// execute executes calls and commits. An error is that of all. Of several calls,
+// each can be undone by itself, which SQLite takes copies of pages for.
 func (w *writer) execute(calls []*call) error {
+	end := "commit"
 	for _, c := range calls {
 		t := &transaction{executor: w.conn}
-		if c.err = t.atomically(c.execute); t.lost {
+		if len(calls) > 1 {
+			c.err = t.atomically(c.execute)
+		} else if c.err = c.execute(t); c.err != nil {
+			end = "rollback"
+		}
+		if t.lost {
 			return c.err
 		}
 	}
 	w.committing(len(calls))
-	return w.conn.commit()
+	_, err := w.conn.execute(end, nil)
+	return err
 }
 
 // answer tells the callers. After an error of all, the connection may be in any
 // state, and is given up, which undoes what was not committed.
 func (w *writer) answer(calls []*call, err error) {
 	if err != nil {
-		w.conn.discard()
+		_ = w.conn.close()
 		w.conn = nil
 	}
 	for _, c := range calls {
@@ -132,18 +155,21 @@ func (w *writer) withdraw(c *call) bool {
 
 // begin begins a transaction with the right to write.
 func (w *writer) begin(ctx context.Context) error {
+	if w.closed {
+		return errors.New("the file is closed")
+	}
 	return patiently(ctx, w.wait, func() error {
 		if w.conn == nil {
-			conn, err := w.db.Conn(ctx)
+			conn, err := w.connector.Connect(ctx)
 			if err != nil {
 				return err
 			}
-			w.conn = &connection{conn, make(map[string]*sql.Stmt)}
-			if _, err := conn.ExecContext(ctx, "pragma busy_timeout = 0"); err != nil {
+			w.conn = &connection{conn: conn, prepared: make(map[string]driver.Stmt)}
+			if _, err := w.conn.execute("pragma busy_timeout = 0", nil); err != nil {
 				return err
 			}
 		}
-		_, err := w.conn.ExecContext(ctx, "begin immediate")
+		_, err := w.conn.execute("begin immediate", nil)
 		return err
 	})
 }
@@ -152,58 +178,7 @@ func (w *writer) begin(ctx context.Context) error {
 func (w *writer) close() error {
 	w.lead <- struct{}{}
 	defer func() { <-w.lead }()
-	w.conn.discard()
-	w.conn = nil
-	return w.db.Close()
-}
-
-// connection is that of a writer, with the statements that it has prepared.
-type connection struct {
-	*sql.Conn
-	prepared map[string]*sql.Stmt
-}
-
-func (c *connection) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
-	if s := c.prepared[query]; s != nil {
-		return s, nil
-	}
-	s, err := c.PrepareContext(ctx, query)
-	if err == nil {
-		c.prepared[query] = s
-	}
-	return s, err
-}
-
-func (c *connection) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	s, err := c.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return s.ExecContext(ctx, args...)
-}
-
-func (c *connection) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	s, err := c.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return s.QueryContext(ctx, args...)
-}
-
-func (c *connection) commit() error {
-	_, err := c.ExecContext(context.Background(), "commit")
+	err := w.conn.close()
+	w.conn, w.closed = nil, true
 	return err
-}
-
-// discard closes the connection for good, which undoes its transaction. A
-// connection with open statements would only be closed with the last of them.
-func (c *connection) discard() {
-	if c == nil {
-		return
-	}
-	for _, s := range c.prepared {
-		_ = s.Close()
-	}
-	_ = c.Raw(func(any) error { return driver.ErrBadConn }) // not to be used by others
-	_ = c.Close()
 }

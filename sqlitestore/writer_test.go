@@ -21,15 +21,19 @@ type gate struct {
 	groups []int // how many calls each commit was for, but for the first
 	opened chan struct{}
 	first  chan error // what the first call returned
+	second func()     // unless nil, called before a later commit
 }
 
 func newGate(t *testing.T) *gate {
-	g := &gate{newStore(t), t, nil, make(chan struct{}), make(chan error, 1)}
+	g := &gate{Store: newStore(t), t: t, opened: make(chan struct{}), first: make(chan error, 1)}
 	held := make(chan struct{})
 	g.writer.committing = func(calls int) {
 		select {
 		case <-held:
 			g.groups = append(g.groups, calls)
+			if g.second != nil {
+				g.second()
+			}
 		default:
 			close(held)
 			<-g.opened
@@ -183,6 +187,43 @@ func TestGroupCommit(t *testing.T) {
 	})
 }
 
+// TestPatience is of calls that wait for another one to lead.
+func TestPatience(t *testing.T) {
+	t.Run("they share its transaction", func(t *testing.T) {
+		s := newStore(t)
+		var groups []int
+		s.writer.committing = func(calls int) { groups = append(groups, calls) }
+		g := &gate{Store: s, t: t}
+		done := make(chan error)
+		go func() { done <- s.writer.doPatiently(t.Context(), time.Hour, func(*transaction) error { return nil }) }()
+		g.queued(1)
+		enqueue(t, s, newDelivery("e", "s"))
+		require.NoError(t, <-done)
+		require.Equal(t, []int{2}, groups)
+	})
+	t.Run("they lead in the end", func(t *testing.T) {
+		require.NoError(t, newStore(t).writer.doPatiently(t.Context(), 1, func(*transaction) error { return nil }))
+	})
+	t.Run("their context ends the wait", func(t *testing.T) {
+		g := &gate{Store: newStore(t), t: t}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- g.writer.doPatiently(ctx, time.Hour, func(*transaction) error { panic("executed") }) }()
+		g.queued(1)
+		g.writer.lead <- struct{}{} // nobody can lead
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		g.queued(0)
+		<-g.writer.lead
+	})
+	t.Run("outcomes are patient unless others wait for them", func(t *testing.T) {
+		plain, ordered := place{id: 1}, place{id: 2, key: key{1, "k"}}
+		require.Equal(t, gathering, patience([]place{plain, plain}))
+		require.Zero(t, patience([]place{plain, ordered}))
+		require.Zero(t, patience([]place{plain, {}}), "of another handle")
+	})
+}
+
 // TestBusy is of writers other than those of the handle.
 func TestBusy(t *testing.T) {
 	t.Run("after BusyTimeout all that wait fail, and can be repeated", func(t *testing.T) {
@@ -242,12 +283,13 @@ func TestCommitFails(t *testing.T) {
 	conn := s.writer.conn
 	s.writer.committing = func(int) {
 		s.writer.committing = func(int) {}
-		_, err := conn.ExecContext(context.Background(), "rollback") // the commit finds no transaction
+		_, err := conn.execute("rollback", nil) // the commit finds no transaction
 		require.NoError(t, err)
 	}
-	_, err := s.Enqueue(t.Context(), []outhook.Delivery{newDelivery("e", "s")})
+	_, err := s.Enqueue(t.Context(), []outhook.Delivery{newDelivery("e", "other")})
 	require.ErrorContains(t, err, "sqlitestore: enqueue: ")
 	require.Equal(t, outhook.Stats{Pending: 1}, stats(t, s))
-	enqueue(t, s, newDelivery("e", "s"))
+	enqueue(t, s, newDelivery("e", "third"), newDelivery("e", "other"))
+	require.Len(t, claim(t, s), 3, "what the failed call has numbered is forgotten")
 	require.NotSame(t, conn, s.writer.conn, "the connection is not used again")
 }

@@ -33,7 +33,7 @@ type Message struct {
 // message or the keys, and must not put a key into an error.
 //
 // A Signer may have two further methods. CheckKey(Key) error is asked by Send whether
-// a key is well formed, and Headers() []string which headers a subscriber or payload
+// a key is well formed, again only when the subscriber has changed, and Headers() []string which headers a subscriber or payload
 // may not set, as Sign does.
 type Signer interface {
 	Sign(ctx context.Context, m Message, keys []Key) (http.Header, error)

@@ -15,7 +15,15 @@
 //
 // Until it ends, the transaction holds up other Sends of the same event IDs to
 // the same subscribers, and of anything to a subscriber that the store did
-// not know before. It holds up nothing else.
+// not know before. It holds up nothing else: Sends that are stored together wait no
+// longer than 100 ms for it, and then each alone.
+//
+// # Sends together
+//
+// Sends that come at one time share a transaction, which a goroutine of the store makes. It
+// has the values of the context of one of them, which matters to a pool or tracer
+// that looks for a tenant there. One that is cancelled returns at once; what it asked for
+// may be stored after that.
 //
 // # Connections
 //

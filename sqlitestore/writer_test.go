@@ -101,6 +101,33 @@ func TestGroupCommit(t *testing.T) {
 		require.Equal(t, []int{2}, g.groups)
 		require.Equal(t, outhook.Stats{Pending: 2}, stats(t, g.Store))
 	})
+	t.Run("one that undoes the transaction fails all", func(t *testing.T) { // as an error of the disk may
+		g := newGate(t)
+		var group sync.WaitGroup
+		for i, call := range []func() error{
+			func() error {
+				_, err := g.Enqueue(t.Context(), []outhook.Delivery{newDelivery("a", "s")})
+				return err
+			},
+			func() error {
+				return g.writer.do(t.Context(), func(tr *transaction) error { return tr.exec("rollback") })
+			},
+			func() error {
+				_, err := g.Enqueue(t.Context(), []outhook.Delivery{newDelivery("b", "s")})
+				return err
+			},
+		} {
+			group.Go(func() {
+				if call() == nil {
+					t.Error("no error")
+				}
+			})
+			g.queued(i + 1)
+		}
+		g.open()
+		group.Wait()
+		require.Equal(t, outhook.Stats{Pending: 1}, stats(t, g.Store), "nothing of them is stored")
+	})
 	t.Run("a panic of one is its caller's", func(t *testing.T) {
 		g := newGate(t)
 		var group sync.WaitGroup

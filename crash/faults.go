@@ -120,8 +120,9 @@ func (r *parent) stopAfterAttempt(ctx context.Context, c *child) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	before := r.receiver.attempts(id)
-	for end := time.Now().Add(patience); r.receiver.attempts(id) == before; {
+	// Another one may have done so before: a worker stops itself between calls of the
+	// store, and waits for one that may take longer than a lease.
+	for end := time.Now().Add(patience); r.receiver.latest(id) == c.userAgent(); {
 		if time.Now().After(end) {
 			return fmt.Errorf("nobody has attempted %v again, whose worker was stopped", id)
 		}

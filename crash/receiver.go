@@ -42,6 +42,7 @@ type receiver struct {
 	mu    sync.Mutex // guards all below
 	tick  int
 	count map[outhook.DeliveryID]int
+	by    map[outhook.DeliveryID]string // of the latest request
 	log   []request
 }
 
@@ -50,7 +51,7 @@ func listen(p *plan, t *trial) (*receiver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receiver: %w", err)
 	}
-	r := &receiver{plan: p, trial: t, url: "http://" + l.Addr().String(), count: make(map[outhook.DeliveryID]int)}
+	r := &receiver{plan: p, trial: t, url: "http://" + l.Addr().String(), count: make(map[outhook.DeliveryID]int), by: make(map[outhook.DeliveryID]string)}
 	server := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) })
@@ -109,6 +110,7 @@ func (r *receiver) begin(seen *request) (before int) {
 	seen.began, seen.at = r.tick, time.Now()
 	before = r.count[seen.id]
 	r.count[seen.id]++
+	r.by[seen.id] = seen.by
 	return before
 }
 
@@ -120,11 +122,11 @@ func (r *receiver) end(seen request) {
 	r.log = append(r.log, seen)
 }
 
-// attempts returns how many requests there were for a delivery.
-func (r *receiver) attempts(id outhook.DeliveryID) int {
+// latest returns the User-Agent of the latest request for a delivery.
+func (r *receiver) latest(id outhook.DeliveryID) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.count[id]
+	return r.by[id]
 }
 
 // requests returns the log. The receiver has to be stopped.

@@ -229,8 +229,10 @@ func (c *claimer) scan(l *lane, row scanner) (d candidate, err error) {
 	d.Delay, d.TTL = time.Duration(r.delay), time.Duration(r.ttl)
 	d.Attempt = r.attempts + 1
 	d.Age = time.Duration(max(c.now-r.entered, 0))
-	copy(d.Digest[:], r.digest)
 	var faulty error
+	if copy(d.Digest[:], r.digest); len(r.digest) != len(d.Digest) {
+		faulty = errors.New("digest: it is not of 32 bytes")
+	}
 	if d.Time, err = stored.DecodeTime(r.when); err != nil {
 		faulty = errors.New("time: it is not RFC 3339")
 	}

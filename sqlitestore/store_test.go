@@ -296,6 +296,8 @@ func TestDamage(t *testing.T) {
 		"the payload is missing":         {"delete from outhook_payload where event = 'bad'", "payload: it is missing"},
 		"the header is no JSON":          {"update outhook_payload set header = '{' where event = 'bad'", "payload: its header is not JSON"},
 		"the time is none":               {"update outhook_delivery set time = 'noon' where event = 'bad'", "time: it is not RFC 3339"},
+		"the digest is short":            {"update outhook_delivery set digest = x'00' where event = 'bad'", "digest: it is not of 32 bytes"},
+		"the digest is long":             {"update outhook_delivery set digest = zeroblob(33) where event = 'bad'", "digest: it is not of 32 bytes"},
 		"the snapshot is missing":        {"update outhook_delivery set snapshot = null where event = 'bad'", "unmarshal snapshot"},
 		"the standing cannot be decoded": {"update outhook_subscriber set standing = 'x'", ""},
 	} {

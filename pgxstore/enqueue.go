@@ -27,7 +27,8 @@ func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery
 		return err
 	})
 	if err != nil {
-		return nil, undone, err
+		// A commit waits for a lock, too, to send its notifications in order.
+		return nil, undone || hasCode(err, lockNotAvailable), err
 	}
 	s.cache(numbers)
 	return isKnown, false, nil

@@ -145,6 +145,7 @@ func (r *parent) employ(ctx context.Context, f func() error) error {
 		r.workers = append(r.workers, w)
 		processes.Go(func() { r.keep(ctx, w) })
 	}
+	defer r.stopping.Store(true) // before the family ends: nobody is to be replaced
 	if err := f(); err != nil {
 		return err
 	}
@@ -194,10 +195,12 @@ func (r *parent) keep(ctx context.Context, at *place) {
 			r.fail(err)
 			return
 		}
-		at.current.Store(c)
+		if at.current.Store(c); r.stopping.Load() { // the signal may have gone to the one before
+			c.signal(syscall.SIGTERM)
+		}
 		killed, err := c.wait()
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, killed && r.stopping.Load():
 			return
 		case killed:
 			r.killed(at)

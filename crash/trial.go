@@ -187,7 +187,12 @@ func (r *parent) send(ctx context.Context, store durable) error {
 	for i := range senders {
 		sending.Go(func() {
 			for n := i; n < r.plan.Events && errs[i] == nil; n += senders {
-				_, errs[i] = d.Send(ctx, r.plan.event(n), r.plan.subscribers())
+				for end := time.Now().Add(patience); ; { // a store may be busy
+					_, errs[i] = d.Send(ctx, r.plan.event(n), r.plan.subscribers())
+					if errs[i] == nil || ctx.Err() != nil || time.Now().After(end) {
+						break
+					}
+				}
 				r.mu.Lock()
 				r.sent[n] = errs[i] == nil
 				r.mu.Unlock()

@@ -1080,7 +1080,7 @@ func TestRunAhead(t *testing.T) {
 		stop()
 		stopIdle()
 		for i := range 12 {
-			require.Len(t, w.to(host("healthy"+strconv.Itoa(i))), 1)
+			require.LessOrEqual(t, len(w.to(host("healthy"+strconv.Itoa(i)))), 1)
 		}
 	})
 }

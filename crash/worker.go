@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
@@ -125,7 +126,11 @@ func (s *points) passWith(point string, id outhook.DeliveryID) {
 		s.inStore.Lock()
 		defer s.inStore.Unlock()
 		fmt.Println(saidStopped, id.Event, id.Subscriber)
+		goesOn := make(chan os.Signal, 1)
+		signal.Notify(goesOn, syscall.SIGCONT)
+		defer signal.Stop(goesOn)
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		<-goesOn // threads go on for an instant after the signal, as far as into a call of the store
 		return
 	}
 	fmt.Println(saidPoint, point)

@@ -44,7 +44,7 @@ type picked struct {
 type claiming struct {
 	s         *Store
 	request   outhook.ClaimRequest
-	tx        pgx.Tx
+	tx        session
 	now       time.Time
 	lanes     []*lane // in the order of their turns
 	picked    []picked
@@ -61,7 +61,7 @@ type claiming struct {
 // locked, and then keys in hold; it waits for no other claim.
 func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
 	var c *claiming
-	err = s.inPinnedTx(ctx, "claim", func(tx pgx.Tx) error {
+	err = s.inPinnedTx(ctx, "claim", "", func(tx *transaction) error {
 		c = &claiming{s: s, request: request, tx: tx, suspects: request.Suspects}
 		if err := c.pick(ctx); err != nil {
 			return err
@@ -140,33 +140,32 @@ where lane.n > 0`
 
 // look returns the next lanes of the cycle, at most n, and moves on.
 func (c *claiming) look(ctx context.Context, at *cycle, n int) (lanes []*lane, err error) {
-	rows, err := c.tx.Query(ctx, c.s.sql(lookLanes), at.turn, at.after, at.wrapped, n)
-	if err != nil {
-		return nil, err
+	read := func(rows pgx.Rows) error {
+		for rows.Next() {
+			l := &lane{}
+			var turn int64
+			var standing *string
+			var opens *time.Time
+			if err := rows.Scan(&turn, &l.id, &at.wrapped, &l.standing.Subscriber, &standing, &l.closed, &opens, &c.now); err != nil {
+				return err
+			}
+			at.turn, at.after = &turn, &l.id
+			if opens != nil {
+				l.opens = *opens
+			}
+			l.kept = standing != nil
+			l.standing = decodeStanding(l.standing.Subscriber, standing)
+			room, ok := c.request.Room[l.standing.Subscriber]
+			if !ok {
+				room = c.request.PerSubscriber
+			}
+			l.room = min(room, c.request.Limit)
+			lanes = append(lanes, l)
+		}
+		return rows.Err()
 	}
-	defer rows.Close()
-	for rows.Next() {
-		l := &lane{}
-		var turn int64
-		var standing *string
-		var opens *time.Time
-		if err := rows.Scan(&turn, &l.id, &at.wrapped, &l.standing.Subscriber, &standing, &l.closed, &opens, &c.now); err != nil {
-			return nil, err
-		}
-		at.turn, at.after = &turn, &l.id
-		if opens != nil {
-			l.opens = *opens
-		}
-		l.kept = standing != nil
-		l.standing = decodeStanding(l.standing.Subscriber, standing)
-		room, ok := c.request.Room[l.standing.Subscriber]
-		if !ok {
-			room = c.request.PerSubscriber
-		}
-		l.room = min(room, c.request.Limit)
-		lanes = append(lanes, l)
-	}
-	return lanes, rows.Err()
+	err = ask(ctx, c.tx, read, c.s.sql(lookLanes), at.turn, at.after, at.wrapped, n)
+	return lanes, err
 }
 
 // pickFrom locks due rows of lanes. It adds those that have room to c.lanes.
@@ -274,24 +273,22 @@ func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (rest []*lane, e
 		again = append(again, p.id)
 	}
 	limit := c.request.Limit - len(c.picked) + c.suspects
-	rows, err := c.tx.Query(ctx, c.s.sql(pickRows), ids, rooms, cursors, c.request.SuspectAfter, c.suspects, limit, again)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	n, at := 0, 0                            // the latter of the lane that was reached last, from 1
 	found := make([][2][]picked, len(lanes)) // unordered and ordered ones
-	for rows.Next() {
-		var kind int
-		var p picked
-		if err := rows.Scan(&at, &kind, &p.ctid, &p.id, &p.key, &p.suspect); err != nil {
-			return nil, err
+	read := func(rows pgx.Rows) error {
+		for rows.Next() {
+			var kind int
+			var p picked
+			if err := rows.Scan(&at, &kind, &p.ctid, &p.id, &p.key, &p.suspect); err != nil {
+				return err
+			}
+			p.lane = lanes[at-1]
+			found[at-1][kind] = append(found[at-1][kind], p)
+			n++
 		}
-		p.lane = lanes[at-1]
-		found[at-1][kind] = append(found[at-1][kind], p)
-		n++
+		return rows.Err()
 	}
-	if err := rows.Err(); err != nil {
+	if err := ask(ctx, c.tx, read, c.s.sql(pickRows), ids, rooms, cursors, c.request.SuspectAfter, c.suspects, limit, again); err != nil {
 		return nil, err
 	}
 	for i, l := range lanes {

@@ -8,18 +8,16 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/outhook/outhook"
 	"github.com/outhook/outhook/internal/stored"
 )
 
-// enqueueAtOnce stores deliveries in a transaction of its own, with further settings. It
+// enqueueAtOnce stores deliveries in a transaction of its own, with more settings. It
 // returns which of them were known, or that certainly nothing was stored: if the answer to
 // a commit is lost, it may have been.
 func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery, settings string) (isKnown []bool, undone bool, err error) {
 	var numbers map[string]int64
-	err = s.transact(ctx, "enqueue", s.begin()+pinPlans+settings, func(tx pgx.Tx) (err error) {
+	err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) (err error) {
 		undone = true
 		if isKnown, numbers, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries); err == nil {
 			undone = false

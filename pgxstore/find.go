@@ -75,7 +75,7 @@ func (s *Store) pages(ctx context.Context, filter outhook.Filter, states []outho
 // find returns at most limit deliveries that a filter selects, with numbers above
 // after and up to last, or any if that is 0. Its text depends on the filter, so that
 // each has the index that serves it.
-func (s *Store) find(ctx context.Context, q pgxQueryer, f outhook.Filter, states []outhook.State, after, last int64, limit int) ([]foundRow, error) {
+func (s *Store) find(ctx context.Context, q session, f outhook.Filter, states []outhook.State, after, last int64, limit int) ([]foundRow, error) {
 	if last == 0 {
 		last = math.MaxInt64
 	}
@@ -113,28 +113,26 @@ join {schema}.subscriber s on s.id = d.subscriber
 left join {schema}.pending p on p.id = d.id
 left join {schema}.outcome o on o.delivery = d.id and o.state is not null
 where ` + strings.Join(where, " and ") + fmt.Sprintf(" order by d.id limit $%d::bigint", len(args))
-	rows, err := q.Query(ctx, s.sql(text), args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	var found []foundRow
-	for rows.Next() {
-		var r foundRow
-		var eventTime, state string
-		var due *time.Time
-		if err := rows.Scan(&r.id, &r.ID.Event, &r.ID.Subscriber, &r.Type, &eventTime, &r.OrderKey, &r.payload, &r.Replay,
-			&state, &r.Reason, &r.token, &r.Since, &due, &r.Leased); err != nil {
-			return nil, err
+	err := ask(ctx, q, func(rows pgx.Rows) error {
+		for rows.Next() {
+			var r foundRow
+			var eventTime, state string
+			var due *time.Time
+			if err := rows.Scan(&r.id, &r.ID.Event, &r.ID.Subscriber, &r.Type, &eventTime, &r.OrderKey, &r.payload, &r.Replay,
+				&state, &r.Reason, &r.token, &r.Since, &due, &r.Leased); err != nil {
+				return err
+			}
+			r.Time, _ = stored.DecodeTime(eventTime) // zero if it is damaged; Claim tells
+			r.State, r.Since = outhook.State(state), r.Since.UTC()
+			if due != nil {
+				r.Due = due.UTC()
+			}
+			found = append(found, r)
 		}
-		r.Time, _ = stored.DecodeTime(eventTime) // zero if it is damaged; Claim tells
-		r.State, r.Since = outhook.State(state), r.Since.UTC()
-		if due != nil {
-			r.Due = due.UTC()
-		}
-		found = append(found, r)
-	}
-	return found, rows.Err()
+		return rows.Err()
+	}, s.sql(text), args...)
+	return found, err
 }
 
 // stateCondition selects states. They stand in it as literals, so that a partial
@@ -171,7 +169,7 @@ func sinceColumn(states []outhook.State) string {
 }
 
 // fill adds the payloads to records. One that is missing stays nil.
-func (s *Store) fill(ctx context.Context, q pgxQueryer, rows []foundRow) error {
+func (s *Store) fill(ctx context.Context, q session, rows []foundRow) error {
 	var wanted []bodyOf
 	for i := range rows {
 		if n := rows[i].payload; n != nil {

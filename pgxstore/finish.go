@@ -22,7 +22,7 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	if len(outcomes) == 0 {
 		return nil, ctx.Err()
 	}
-	err = s.inPinnedTx(ctx, "finish", func(tx pgx.Tx) error {
+	err = s.inPinnedTx(ctx, "finish", "", func(tx *transaction) error {
 		f := newFinishing(s, tx, outcomes)
 		for _, step := range []func(context.Context) error{f.apply, f.lock, f.apply, f.end} {
 			if err := step(ctx); err != nil {
@@ -43,7 +43,7 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 // rest, and what is not found there any more, it looks for by name.
 type finishing struct {
 	s        *Store
-	tx       pgx.Tx
+	tx       session
 	outcomes []outhook.Outcome
 	leases   []leaseState // of the outcomes
 	due      bool         // something becomes claimable, or will sooner than others may think
@@ -56,7 +56,7 @@ type leaseState struct {
 	known   bool // an outcome was applied, now or before
 }
 
-func newFinishing(s *Store, tx pgx.Tx, outcomes []outhook.Outcome) *finishing {
+func newFinishing(s *Store, tx session, outcomes []outhook.Outcome) *finishing {
 	f := &finishing{s: s, tx: tx, outcomes: outcomes, leases: make([]leaseState, len(outcomes))}
 	for i := range outcomes {
 		f.leases[i].place, f.leases[i].live = s.places.find(outcomes[i].Lease)
@@ -115,43 +115,39 @@ func (f *finishing) lock(ctx context.Context) error {
 	for _, i := range gone {
 		ids, tokens = append(ids, f.leases[i].delivery), append(tokens, f.outcomes[i].Lease.Token)
 	}
-	rows, err := f.tx.Query(ctx, f.s.sql(settledLeases), ids, tokens)
-	if err != nil {
+	return ask(ctx, f.tx, func(rows pgx.Rows) error {
+		places, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		for _, n := range places {
+			f.leases[gone[n-1]].known = true
+		}
 		return err
-	}
-	places, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	for _, n := range places {
-		f.leases[gone[n-1]].known = true
-	}
-	return err
+	}, f.s.sql(settledLeases), ids, tokens)
 }
 
 // lockNamed fills in the leases at the given places. Of those that it returns, the delivery
 // is not pending.
 func (f *finishing) lockNamed(ctx context.Context, at []int, events, subscribers []string, tokens []int64) (gone []int, err error) {
-	rows, err := f.tx.Query(ctx, f.s.sql(lockLeases), events, subscribers, tokens)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var n int
-		var id int64
-		var subscriber *int64
-		var ctid *string
-		var ordered, live, known *bool
-		if err := rows.Scan(&n, &id, &subscriber, &ctid, &ordered, &live, &known); err != nil {
-			return nil, err
+	err = ask(ctx, f.tx, func(rows pgx.Rows) error {
+		for rows.Next() {
+			var n int
+			var id int64
+			var subscriber *int64
+			var ctid *string
+			var ordered, live, known *bool
+			if err := rows.Scan(&n, &id, &subscriber, &ctid, &ordered, &live, &known); err != nil {
+				return err
+			}
+			l := &f.leases[at[n-1]]
+			if l.delivery = id; ctid == nil {
+				gone = append(gone, at[n-1])
+				continue
+			}
+			l.place = place{*ctid, id, *subscriber, *ordered}
+			l.live, l.known = *live, *known
 		}
-		l := &f.leases[at[n-1]]
-		if l.delivery = id; ctid == nil {
-			gone = append(gone, at[n-1])
-			continue
-		}
-		l.place = place{*ctid, id, *subscriber, *ordered}
-		l.live, l.known = *live, *known
-	}
-	return gone, rows.Err()
+		return rows.Err()
+	}, f.s.sql(lockLeases), events, subscribers, tokens)
+	return gone, err
 }
 
 // applyOutcomes stores the outcomes of rows at given places, if their leases are live, and
@@ -237,15 +233,13 @@ func (f *finishing) apply(ctx context.Context) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	rows, err := f.tx.Query(ctx, f.s.sql(applyOutcomes), ctids, ids, tokens, states, reasons, afters, released, attempts)
-	if err != nil {
+	return ask(ctx, f.tx, func(rows pgx.Rows) error {
+		applied, err := pgx.CollectRows(rows, pgx.RowToStructByPos[deliveryToken])
+		for _, lease := range applied {
+			at[lease].applied, at[lease].known = true, true
+		}
 		return err
-	}
-	applied, err := pgx.CollectRows(rows, pgx.RowToStructByPos[deliveryToken])
-	for _, lease := range applied {
-		at[lease].applied, at[lease].known = true, true
-	}
-	return err
+	}, f.s.sql(applyOutcomes), ctids, ids, tokens, states, reasons, afters, released, attempts)
 }
 
 type deliveryToken struct{ Delivery, Token int64 }
@@ -315,10 +309,11 @@ func storable(s string) string {
 
 // notify tells all that listen that something may have become claimable, when
 // the transaction commits.
-func (s *Store) notify(ctx context.Context, tx pgx.Tx) error {
+func (s *Store) notify(ctx context.Context, tx session) error {
 	if s.options.Silent {
 		return nil
 	}
-	_, err := tx.Exec(ctx, `select pg_notify($1::text, '')`, s.options.Schema)
-	return err
+	batch := &pgx.Batch{}
+	batch.Queue(`select pg_notify($1::text, '')`, s.options.Schema)
+	return tx.SendBatch(ctx, batch).Close()
 }

@@ -85,7 +85,7 @@ func (s *Store) enqueueWaiting(ctx context.Context) {
 
 // groupPatience is how long the transaction of a group waits for a lock: one that a
 // transaction of the host's holds, perhaps for long, is to keep no others.
-const groupPatience = "; set local lock_timeout = '100ms'"
+const groupPatience = ", set_config('lock_timeout', '100ms', true)"
 
 // enqueueNext stores the next batch, and returns false if nothing waited.
 func (s *Store) enqueueNext(ctx context.Context) bool {

@@ -230,14 +230,23 @@ func TestGroupBesideHost(t *testing.T) {
 // panicking is a tracer of the host's that panics.
 type panicking struct{ sql string }
 
-func (p panicking) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if strings.Contains(data.SQL, p.sql) {
-		panic("tracer")
-	}
+func (panicking) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	return ctx
 }
 
 func (panicking) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (panicking) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (p panicking) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
+	if strings.Contains(data.SQL, p.sql) {
+		panic("tracer")
+	}
+}
+
+func (panicking) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 // TestGroupPanics: a panic of the host's code reaches the callers, not the process.
 func TestGroupPanics(t *testing.T) {
@@ -346,14 +355,14 @@ func TestKnownOfMany(t *testing.T) {
 			continue
 		}
 		checked++
-		tx, err := s.pool.BeginTx(t.Context(), pgx.TxOptions{BeginQuery: s.begin() + pinPlans})
-		require.NoError(t, err)
-		rows, err := tx.Query(t.Context(), "explain "+st.sql, st.args...)
-		require.NoError(t, err)
-		plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		require.NoError(t, err)
+		var plan []string
+		require.NoError(t, s.inPinnedTx(t.Context(), "explain", "", func(tx *transaction) error {
+			return ask(t.Context(), tx, func(rows pgx.Rows) (err error) {
+				plan, err = pgx.CollectRows(rows, pgx.RowTo[string])
+				return err
+			}, "explain "+st.sql, st.args...)
+		}))
 		require.Contains(t, strings.Join(plan, "\n"), "delivery_event_subscriber_key")
-		require.NoError(t, tx.Rollback(t.Context()))
 	}
 	require.NotZero(t, checked)
 }

@@ -3,6 +3,8 @@ package pgxstore
 import (
 	"context"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // headRows are the first of each order key of the subscriber l, with the instants
@@ -67,31 +69,29 @@ func (c *claiming) next(ctx context.Context) (next time.Duration, err error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}
-	rows, err := c.tx.Query(ctx, c.s.sql(nextDue), ids, c.request.SuspectAfter, c.suspects > 0)
-	if err != nil {
-		return 0, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id int64
-		var at *time.Time
-		var now time.Time
-		if err := rows.Scan(&id, &now, &at); err != nil {
-			return 0, err
+	err = ask(ctx, c.tx, func(rows pgx.Rows) error {
+		for rows.Next() {
+			var id int64
+			var at *time.Time
+			var now time.Time
+			if err := rows.Scan(&id, &now, &at); err != nil {
+				return err
+			}
+			if at == nil {
+				continue
+			}
+			if opens := lanes[id].opens; opens.After(*at) {
+				*at = opens
+			}
+			wait := at.Sub(now)
+			if wait <= 0 {
+				wait = contended
+			}
+			if next == 0 || wait < next {
+				next = wait
+			}
 		}
-		if at == nil {
-			continue
-		}
-		if opens := lanes[id].opens; opens.After(*at) {
-			*at = opens
-		}
-		wait := at.Sub(now)
-		if wait <= 0 {
-			wait = contended
-		}
-		if next == 0 || wait < next {
-			next = wait
-		}
-	}
-	return next, rows.Err()
+		return rows.Err()
+	}, c.s.sql(nextDue), ids, c.request.SuspectAfter, c.suspects > 0)
+	return next, err
 }

@@ -33,7 +33,7 @@ type payloads struct {
 }
 
 // load returns payloads, each once. One that cannot be restored is left out.
-func (p *payloads) load(ctx context.Context, s *Store, q pgxQueryer, wanted []bodyOf) (map[bodyOf]*outhook.Payload, error) {
+func (p *payloads) load(ctx context.Context, s *Store, q session, wanted []bodyOf) (map[bodyOf]*outhook.Payload, error) {
 	found := make(map[bodyOf]*outhook.Payload, len(wanted))
 	missing := make(map[int64]bool)
 	p.mu.Lock()
@@ -49,26 +49,25 @@ func (p *payloads) load(ctx context.Context, s *Store, q pgxQueryer, wanted []bo
 		return found, nil
 	}
 	fresh := make(map[bodyOf]*outhook.Payload, len(missing))
-	rows, err := q.Query(ctx, s.sql(`
+	err := ask(ctx, q, func(rows pgx.Rows) error {
+		for rows.Next() {
+			var of bodyOf
+			var header []byte
+			payload := &outhook.Payload{}
+			err := rows.Scan(&of.id, &of.event, &payload.ContentType, &header, &payload.Body)
+			if err != nil {
+				return err
+			}
+			if payload.Header, err = stored.DecodeHeader(header); err == nil {
+				fresh[of] = payload
+			}
+		}
+		return rows.Err()
+	}, s.sql(`
 select p.id, p.event, p.content_type, p.header, p.body
 from unnest($1::bigint[]) u (id) cross join lateral (select * from {schema}.payload p where p.id = u.id limit 1) p`),
 		slices.Collect(maps.Keys(missing)))
 	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var of bodyOf
-		var header []byte
-		payload := &outhook.Payload{}
-		if err := rows.Scan(&of.id, &of.event, &payload.ContentType, &header, &payload.Body); err != nil {
-			return nil, err
-		}
-		if payload.Header, err = stored.DecodeHeader(header); err == nil {
-			fresh[of] = payload
-		}
-	}
-	if err := rows.Err(); err != nil {
 		return nil, err
 	}
 	p.keep(fresh)
@@ -86,8 +85,4 @@ func (p *payloads) keep(fresh map[bodyOf]*outhook.Payload) {
 		p.latest[of] = payload
 		p.bytes += len(payload.Body) + payloadBytes
 	}
-}
-
-type pgxQueryer interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }

@@ -86,32 +86,30 @@ type standingRow struct {
 
 // lockStandings locks rows of subscriber in the order of their numbers. which is
 // a query for these, with one parameter.
-func (s *Store) lockStandings(ctx context.Context, tx pgx.Tx, which string, arg any) (found map[int64]*standingRow, now time.Time, err error) {
-	rows, err := tx.Query(ctx, s.sql(`
+func (s *Store) lockStandings(ctx context.Context, tx session, which string, arg any) (found map[int64]*standingRow, now time.Time, err error) {
+	found = make(map[int64]*standingRow)
+	err = ask(ctx, tx, func(rows pgx.Rows) error {
+		for rows.Next() {
+			row := &standingRow{}
+			var text *string
+			if err := rows.Scan(&row.id, &row.standing.Subscriber, &text, &now); err != nil {
+				return err
+			}
+			row.standing = decodeStanding(row.standing.Subscriber, text)
+			row.before = row.standing
+			found[row.id] = row
+		}
+		return rows.Err()
+	}, s.sql(`
 select s.id, s.name, s.standing::text, {now}
 from {schema}.subscriber s where s.id in (`+which+`)
 order by s.id for update`), arg)
-	if err != nil {
-		return nil, now, err
-	}
-	defer rows.Close()
-	found = make(map[int64]*standingRow)
-	for rows.Next() {
-		row := &standingRow{}
-		var text *string
-		if err := rows.Scan(&row.id, &row.standing.Subscriber, &text, &now); err != nil {
-			return nil, now, err
-		}
-		row.standing = decodeStanding(row.standing.Subscriber, text)
-		row.before = row.standing
-		found[row.id] = row
-	}
-	return found, now.UTC(), rows.Err()
+	return found, now.UTC(), err
 }
 
 // storeStandings stores the standings that have changed. It reports whether one of
 // them may admit something that it did not admit before.
-func (s *Store) storeStandings(ctx context.Context, tx pgx.Tx, rows map[int64]*standingRow, now time.Time) (opened bool, err error) {
+func (s *Store) storeStandings(ctx context.Context, tx session, rows map[int64]*standingRow, now time.Time) (opened bool, err error) {
 	batch := &pgx.Batch{}
 	for _, row := range rows {
 		if row.standing == row.before {
@@ -140,13 +138,17 @@ where id = $1::bigint`
 
 // swapStanding stores a standing that Claim has changed, if it is still what it
 // was and nobody has locked it.
-func (s *Store) swapStanding(ctx context.Context, tx pgx.Tx, id int64, before, after outhook.Standing) (ok bool, err error) {
-	var text *string
+func (s *Store) swapStanding(ctx context.Context, tx session, id int64, before, after outhook.Standing) (ok bool, err error) {
+	var text *string // nil: another has locked it
 	var now time.Time
-	err = tx.QueryRow(ctx, s.sql(`select standing::text, {now} from {schema}.subscriber where id = $1::bigint for update skip locked`), id).Scan(&text, &now)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, nil
-	}
+	err = ask(ctx, tx, func(rows pgx.Rows) error {
+		for rows.Next() {
+			if err := rows.Scan(&text, &now); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}, s.sql(`select standing::text, {now} from {schema}.subscriber where id = $1::bigint for update skip locked`), id)
 	if err != nil || text == nil {
 		return false, err
 	}
@@ -157,7 +159,9 @@ func (s *Store) swapStanding(ctx context.Context, tx pgx.Tx, id int64, before, a
 	if err != nil {
 		return false, err
 	}
-	_, err = tx.Exec(ctx, s.sql(storeStanding), id, stored, opens, forever)
+	batch := &pgx.Batch{}
+	batch.Queue(s.sql(storeStanding), id, stored, opens, forever)
+	err = tx.SendBatch(ctx, batch).Close()
 	return err == nil, err
 }
 

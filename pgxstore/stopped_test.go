@@ -140,11 +140,19 @@ type ender struct {
 	end atomic.Pointer[context.CancelFunc]
 }
 
-func (e *ender) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	return context.WithValue(ctx, e, data.SQL)
+func (e *ender) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
 }
 
-func (e *ender) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
+func (e *ender) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (e *ender) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	return context.WithValue(ctx, e, data.Batch.QueuedQueries[0].SQL)
+}
+
+func (e *ender) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (e *ender) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) {
 	text, _ := ctx.Value(e).(string)
 	if end := e.end.Load(); end != nil && strings.Contains(text, "delivery_id_seq") {
 		(*end)()
@@ -164,6 +172,7 @@ func TestInTxRelease(t *testing.T) {
 	require.NoError(t, err)
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
 	ctx, cancel := context.WithCancel(context.Background())
 	tracer.end.Store(&cancel)
 	_, err = s.InTx(tx).Enqueue(ctx, deliveriesOf(newDelivery(t, "e", "s")))

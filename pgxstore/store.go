@@ -1,7 +1,6 @@
 package pgxstore
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -104,48 +103,6 @@ func (s *Store) sql(text string) string {
 	s.statements.Store(text, statement)
 	return statement
 }
-
-// begin begins a transaction of the store's own. A client that stands still
-// within one, stopped or cut off, would keep what it has locked from all others
-// for as long as the server believes in it: hours.
-func (s *Store) begin() string {
-	return "begin isolation level read committed; set local idle_in_transaction_session_timeout = '" + s.stopped + "'"
-}
-
-// pinPlans holds for the rest of the transaction. The statements of Enqueue, Claim and
-// Finish are made so that one plan is right for all tables, however they grow: it is
-// kept, rather than made anew each time, which would take longer than the statement. Made
-// while the tables are empty, it must not be one that reads them whole. Its costs are
-// guessed for a million rows, which compiling it would not be worth.
-const pinPlans = "; set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off; set local jit = off"
-
-// inTx calls do in a transaction. If the server has broken a deadlock by ending it,
-// it does so again, a few times.
-func (s *Store) inTx(ctx context.Context, what string, do func(tx pgx.Tx) error) error {
-	return s.transact(ctx, what, s.begin(), do)
-}
-
-// inPinnedTx is inTx with pinPlans.
-func (s *Store) inPinnedTx(ctx context.Context, what string, do func(tx pgx.Tx) error) error {
-	return s.transact(ctx, what, s.begin()+pinPlans, do)
-}
-
-func (s *Store) transact(ctx context.Context, what, begin string, do func(tx pgx.Tx) error) error {
-	attempt := func() error {
-		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, do)
-	}
-	err := attempt()
-	for i := 0; i < maxDeadlocks && hasCode(err, deadlockDetected); i++ {
-		err = attempt()
-	}
-	return failure(what, err)
-}
-
-const (
-	maxDeadlocks     = 3
-	deadlockDetected = "40P01"
-	lockNotAvailable = "55P03"
-)
 
 // hasCode reports whether an error is the server's, of that code.
 func hasCode(err error, code string) bool {

@@ -80,20 +80,17 @@ func (t sqlTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (know
 	return knownOf(deliveries, isKnown), nil
 }
 
-type pgxQuerier struct{ pgx.Tx }
+type pgxQuerier struct{ session }
 
 func (q pgxQuerier) query(ctx context.Context, each func(scan func(...any) error) error, text string, args ...any) error {
-	rows, err := q.Query(ctx, text, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := each(rows.Scan); err != nil {
-			return err
+	return ask(ctx, q, func(rows pgx.Rows) error {
+		for rows.Next() {
+			if err := each(rows.Scan); err != nil {
+				return err
+			}
 		}
-	}
-	return rows.Err()
+		return rows.Err()
+	}, text, args...)
 }
 
 type sqlQuerier struct{ *sql.Tx }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/outhook/outhook"
 	"github.com/outhook/outhook/internal/stored"
@@ -15,21 +16,6 @@ import (
 // contended is reported as Next when something was due, but in the hands of
 // another transaction, which may or may not lease it.
 const contended = 10 * time.Millisecond
-
-// minLanes is how many subscribers are looked at in one go, at least.
-const minLanes = 64
-
-// A lane is a subscriber that has something pending.
-type lane struct {
-	id       int64
-	n        int // its place in the order of turns
-	standing outhook.Standing
-	kept     bool      // the standing is stored
-	opens    time.Time // when the standing admits something; zero: now
-	closed   bool      // until the standing changes
-	room     int       // what is left of it, as far as the standing admits
-	over     int       // what the standing does not admit of it
-}
 
 // A picked row is due and locked by the transaction of its Claim.
 type picked struct {
@@ -105,69 +91,6 @@ func (c *claiming) pick(ctx context.Context) error {
 	}
 }
 
-// A cycle is a place among the turns.
-type cycle struct {
-	turn    *int64 // where the cycle begins and ends; nil: at the turn that is stored
-	after   *int64 // the lane that was looked at last; nil: the one of turn
-	wrapped bool   // after stands at or before turn
-}
-
-// lookLanes returns subscribers that have something pending, by a loose scan of the
-// index: one step for each, however much of it waits.
-const lookLanes = `
-with recursive turn as materialized (
-    select coalesce($1::bigint, (select last_value from {schema}.turn)) as id
-), lane (id, wrapped, n) as (
-    select coalesce($2::bigint, turn.id), $3::boolean, 0 from turn
-    union all
-    select x.id, x.wrapped, lane.n + 1
-    from lane cross join turn cross join lateral (
-        (select p.subscriber, lane.wrapped from {schema}.pending p
-         where p.subscriber > lane.id and p.subscriber <= case when lane.wrapped then turn.id else 9223372036854775807 end
-         order by p.subscriber limit 1)
-        union all
-        (select p.subscriber, true from {schema}.pending p
-         where not lane.wrapped and p.subscriber <= turn.id
-         order by p.subscriber limit 1)
-        limit 1
-    ) x (id, wrapped)
-    where lane.n < $4::integer
-)
-select turn.id, lane.id, lane.wrapped, s.name, s.standing::text, s.opens = 'infinity',
-    case when s.opens > {now} and s.opens < 'infinity' then s.opens end, {now}
-from lane cross join turn cross join lateral (select * from {schema}.subscriber s where s.id = lane.id limit 1) s
-where lane.n > 0`
-
-// look returns the next lanes of the cycle, at most n, and moves on.
-func (c *claiming) look(ctx context.Context, at *cycle, n int) (lanes []*lane, err error) {
-	read := func(rows pgx.Rows) error {
-		for rows.Next() {
-			l := &lane{}
-			var turn int64
-			var standing *string
-			var opens *time.Time
-			if err := rows.Scan(&turn, &l.id, &at.wrapped, &l.standing.Subscriber, &standing, &l.closed, &opens, &c.now); err != nil {
-				return err
-			}
-			at.turn, at.after = &turn, &l.id
-			if opens != nil {
-				l.opens = *opens
-			}
-			l.kept = standing != nil
-			l.standing = decodeStanding(l.standing.Subscriber, standing)
-			room, ok := c.request.Room[l.standing.Subscriber]
-			if !ok {
-				room = c.request.PerSubscriber
-			}
-			l.room = min(room, c.request.Limit)
-			lanes = append(lanes, l)
-		}
-		return rows.Err()
-	}
-	err = ask(ctx, c.tx, read, c.s.sql(lookLanes), at.turn, at.after, at.wrapped, n)
-	return lanes, err
-}
-
 // pickFrom locks due rows of lanes. It adds those that have room to c.lanes.
 func (c *claiming) pickFrom(ctx context.Context, lanes []*lane) error {
 	var open []*lane
@@ -220,8 +143,10 @@ cross join lateral (
     from (
         select p.ctid, p.id, p.key, p.unfinished
         from (
+            select key from {schema}.pending where subscriber = l.subscriber and key > '' order by key limit 1
+        ) first cross join lateral (
             with recursive k (key, upto, wrapped, start) as (
-                select l.cursor collate "C", null::text collate "C", false, true
+                select l.cursor collate "C", null::text collate "C", false, true where first.key > ''
                 union all
                 select n.key, n.upto, n.wrapped, false
                 from k cross join lateral (
@@ -384,10 +309,20 @@ where pg_try_advisory_xact_lock(hashtextextended('{schema} ' || k.key, k.subscri
 on conflict (subscriber, key) do update set delivery = excluded.delivery, until = excluded.until
 where hold.until <= {now}`
 
-// leaseRows leases the picked rows and returns them. By now nobody else can claim
+// leaseRows leases picked rows without an order key and returns them.
+const leaseRows = `
+with leased as (
+    update {schema}.pending p
+    set token = nextval('{schema}.token'), live = true, unfinished = p.unfinished + 1,
+        due = {now} + $2::bigint * interval '1 microsecond'
+    where p.ctid = any ($1::text[]::tid[])
+    returning p.ctid::text, p.id, p.token, p.attempts, p.unfinished, p.expires
+)` + leased
+
+// leaseOrdered leases picked rows of any kind. By now nobody else can claim
 // anything of a key that is held, and this statement sees what was committed
 // before: an ordered row is left out if another is first after all.
-const leaseRows = `
+const leaseOrdered = `
 with leased as (
     update {schema}.pending p
     set token = nextval('{schema}.token'), live = true, unfinished = p.unfinished + 1,
@@ -402,37 +337,42 @@ with leased as (
         and not exists (select from {schema}.barrier b
                 where b.subscriber = p.subscriber and b.key = p.key and b.delivery < p.id))
     returning p.ctid::text, p.id, p.token, p.attempts, p.unfinished, p.expires
-)
+)` + leased
+
+// leased returns rows with their deliveries. One that has none is left out.
+const leased = `
 select l.ctid, l.id, l.token, l.attempts + 1, l.unfinished - 1, coalesce(l.expires <= {now}, false),
-    d.event, d.type, d.time, d.order_key, d.hold_on_dead, d.delay, d.ttl, d.digest, d.payload, d.snapshot, d.replay,
-    (extract(epoch from {now} - d.entered) * 1000000)::bigint
-from leased l left join lateral (select * from {schema}.delivery d where d.id = l.id limit 1) d on true`
+    d.event, d.type, d.time, d.order_key, d.hold_on_dead, d.delay, d.ttl, d.digest, coalesce(d.payload, 0), d.snapshot, d.replay,
+    (date_part('epoch', {now} - d.entered) * 1000000)::bigint
+from leased l cross join lateral (select * from {schema}.delivery d where d.id = l.id limit 1) d`
 
 // lease leases what was picked, in the order in which it was.
 func (c *claiming) lease(ctx context.Context) error {
 	var ctids []string
-	var subscribers, deliveries []int64
+	var subscribers, ordered []int64
 	var keys []string
 	lanes := make(map[int64]*lane, len(c.picked)) // by delivery
 	for _, p := range c.picked {
 		ctids = append(ctids, p.ctid)
 		lanes[p.id] = p.lane
 		if p.key != "" {
-			subscribers, keys, deliveries = append(subscribers, p.lane.id), append(keys, p.key), append(deliveries, p.id)
+			subscribers, keys, ordered = append(subscribers, p.lane.id), append(keys, p.key), append(ordered, p.id)
 		}
 	}
 	found := make(map[int64]*leasedRow, len(c.picked))
-	lease := micros(c.request.Lease)
+	duration, statement := micros(c.request.Lease), leaseRows
 	batch := &pgx.Batch{}
 	if len(keys) > 0 {
-		batch.Queue(c.s.sql(holdKeys), subscribers, keys, deliveries, lease)
+		statement = leaseOrdered
+		batch.Queue(c.s.sql(holdKeys), subscribers, keys, ordered, duration)
 	}
-	batch.Queue(c.s.sql(leaseRows), ctids, lease).Query(func(rows pgx.Rows) error {
+	batch.Queue(c.s.sql(statement), ctids, duration).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			r := &leasedRow{}
 			if err := r.scan(rows); err != nil {
 				return err
 			}
+			r.restore(&c.s.snapshots)
 			found[r.id] = r
 		}
 		return rows.Err()
@@ -441,13 +381,15 @@ func (c *claiming) lease(ctx context.Context) error {
 	if err := c.tx.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
-	if err := c.tidy(ctx, found, deliveries); err != nil {
-		return err
+	if len(found) < len(c.picked) {
+		if err := c.tidy(ctx, found, ordered); err != nil {
+			return err
+		}
 	}
 	var wanted []bodyOf
 	for _, r := range found {
-		if r.payload != nil {
-			wanted = append(wanted, bodyOf{*r.payload, *r.event})
+		if r.payload.id != 0 {
+			wanted = append(wanted, r.payload)
 		}
 	}
 	payloads, err := c.s.payloads.load(ctx, c.s, c.tx, wanted)
@@ -464,8 +406,9 @@ func (c *claiming) lease(ctx context.Context) error {
 			}
 			continue
 		}
-		c.claims = append(c.claims, r.claim(p.lane.standing.Subscriber, payloads, &c.s.snapshots))
-		c.places[c.claims[len(c.claims)-1].Lease()] = place{r.ctid, r.id, p.lane.id, p.key != ""}
+		r.complete(p.lane.standing.Subscriber, payloads)
+		c.claims = append(c.claims, r.claim)
+		c.places[r.claim.Lease()] = place{r.ctid, r.id, p.lane.id, p.key != ""}
 		if p.lane.standing != (outhook.Standing{Subscriber: p.lane.standing.Subscriber}) {
 			if c.standings == nil {
 				c.standings = make(map[string]outhook.Standing)
@@ -479,78 +422,77 @@ func (c *claiming) lease(ctx context.Context) error {
 // tidy gives back keys of rows that were not leased after all, and removes rows
 // that have no delivery, of which there is nothing to tell.
 func (c *claiming) tidy(ctx context.Context, found map[int64]*leasedRow, ordered []int64) error {
-	var orphans []int64
-	for id, r := range found {
-		if r.event == nil {
-			orphans = append(orphans, id)
-			delete(found, id)
+	var missing []int64
+	for _, p := range c.picked {
+		if found[p.id] == nil {
+			missing = append(missing, p.id)
 		}
 	}
-	ordered = slices.DeleteFunc(ordered, func(id int64) bool { return found[id] != nil })
-	if len(ordered)+len(orphans) == 0 {
-		return nil
-	}
 	batch := &pgx.Batch{}
-	batch.Queue(c.s.sql(`delete from {schema}.hold where delivery = any ($1::bigint[]) and until > {now}`), ordered)
-	batch.Queue(c.s.sql(`delete from {schema}.pending where id = any ($1::bigint[])`), orphans)
+	batch.Queue(c.s.sql(`delete from {schema}.hold where delivery = any ($1::bigint[]) and until > {now}`),
+		slices.DeleteFunc(ordered, func(id int64) bool { return !slices.Contains(missing, id) }))
+	batch.Queue(c.s.sql(`
+delete from {schema}.pending p
+where p.id = any ($1::bigint[]) and not exists (select from {schema}.delivery d where d.id = p.id)`), missing)
 	return c.tx.SendBatch(ctx, batch).Close()
 }
 
-// leasedRow is a delivery as leaseRows returns it.
+// A leasedRow is a delivery that was leased.
 type leasedRow struct {
-	ctid                string
-	id, token           int64
-	attempt, unfinished int
-	expired             bool
+	ctid    string
+	id      int64
+	payload bodyOf // of number 0: it has none
+	claim   outhook.Claim
 
-	event, eventType, time, orderKey *string // nil: the delivery is missing
-	hold                             *bool
-	delay, ttl                       *int64
-	digest, snapshot                 []byte
-	payload                          *int64
-	replay                           *int
-	age                              *int64 // microseconds
+	// As they are stored, until it is restored.
+	time             string
+	expired          bool
+	delay, ttl, age  int64
+	digest, snapshot pgtype.DriverBytes // of the row that is read
 }
 
 func (r *leasedRow) scan(rows pgx.Rows) error {
-	return rows.Scan(&r.ctid, &r.id, &r.token, &r.attempt, &r.unfinished, &r.expired,
-		&r.event, &r.eventType, &r.time, &r.orderKey, &r.hold, &r.delay, &r.ttl, &r.digest, &r.payload, &r.snapshot,
-		&r.replay, &r.age)
+	c := &r.claim
+	err := rows.Scan(&r.ctid, &r.id, &c.Token, &c.Attempt, &c.Unfinished, &r.expired, &c.ID.Event, &c.Type, &r.time, &c.OrderKey,
+		&c.HoldOnDead, &r.delay, &r.ttl, &r.digest, &r.payload.id, &r.snapshot, &c.Replay, &r.age)
+	r.payload.event = c.ID.Event
+	return err
 }
 
-// claim restores the delivery, or says what is wrong with it.
-func (r *leasedRow) claim(subscriber string, payloads map[bodyOf]*outhook.Payload, snapshots *stored.Snapshots) outhook.Claim {
-	c := outhook.Claim{
-		Delivery: outhook.Delivery{
-			ID: outhook.DeliveryID{Event: *r.event, Subscriber: subscriber}, Type: *r.eventType,
-			OrderKey: *r.orderKey, HoldOnDead: *r.hold,
-			Delay: time.Duration(*r.delay), TTL: time.Duration(*r.ttl),
-		},
-		Token: r.token, Attempt: r.attempt, Unfinished: r.unfinished, Replay: *r.replay,
-		Age: time.Duration(*r.age) * time.Microsecond,
-	}
-	fault := func(text string) {
-		if c.Fault == "" {
-			c.Fault = text
-		}
-	}
+// restore restores its claim, or says what is wrong with it.
+func (r *leasedRow) restore(snapshots *stored.Snapshots) {
+	c := &r.claim
+	c.Delay, c.TTL, c.Age = time.Duration(r.delay), time.Duration(r.ttl), time.Duration(r.age)*time.Microsecond
 	if r.expired {
-		fault(outhook.ReasonExpired)
+		r.fault(outhook.ReasonExpired)
 	}
 	var err error
-	if c.Time, err = stored.DecodeTime(*r.time); err != nil {
-		fault("its time cannot be restored")
+	if c.Time, err = stored.DecodeTime(r.time); err != nil {
+		r.fault("its time cannot be restored")
 	}
 	if copy(c.Digest[:], r.digest); len(r.digest) != len(c.Digest) {
-		fault("its digest cannot be restored")
+		r.fault("its digest cannot be restored")
 	}
 	if c.Snapshot, err = snapshots.Restore(r.snapshot); err != nil {
-		fault("its snapshot cannot be restored")
+		r.fault("its snapshot cannot be restored")
 	}
-	if r.payload != nil {
-		if c.Payload = payloads[bodyOf{*r.payload, *r.event}]; c.Payload == nil {
-			fault("its payload is missing or cannot be restored")
-		}
+	r.digest, r.snapshot = nil, nil
+}
+
+// complete adds what other tables know.
+func (r *leasedRow) complete(subscriber string, payloads map[bodyOf]*outhook.Payload) {
+	r.claim.ID.Subscriber = subscriber
+	if r.payload.id == 0 {
+		return
 	}
-	return c
+	if r.claim.Payload = payloads[r.payload]; r.claim.Payload == nil {
+		r.fault("its payload is missing or cannot be restored")
+	}
+}
+
+// fault says what is wrong with it, unless something else is.
+func (r *leasedRow) fault(text string) {
+	if r.claim.Fault == "" {
+		r.claim.Fault = text
+	}
 }

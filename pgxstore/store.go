@@ -45,6 +45,7 @@ type Store struct {
 	snapshots  stored.Snapshots
 	payloads   payloads
 	places     places
+	lanes      seenLanes
 	group      *group
 
 	mu          sync.Mutex       // guards all below

@@ -135,9 +135,9 @@ func TestReceiversMemory(t *testing.T) {
 			}
 			stop()
 			require.NoError(t, <-running)
-			ended := time.Now()
+			ended := worked()
 			for _, w := range receivers {
-				w.requireClosed(t, d, ended.Add(slack()))
+				w.requireClosed(t, d, ended+slack)
 			}
 			per := (int(held.HeapAlloc) - int(before.HeapAlloc)) / answers
 			t.Logf("figures: %s | held while it waits for more | %d KiB, of which %d KiB may be kept; %d KiB allocated", m.name, per>>10, m.keep>>10,

@@ -22,20 +22,23 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	if len(outcomes) == 0 {
 		return nil, ctx.Err()
 	}
-	err = s.inPinnedTx(ctx, "finish", "", func(tx *transaction) error {
-		f := newFinishing(s, tx, outcomes)
-		for _, step := range []func(context.Context) error{f.apply, f.lock, f.apply, f.end} {
-			if err := step(ctx); err != nil {
-				return err
+	for rest := outcomes; len(rest) > 0; {
+		var later []outhook.Outcome
+		err = s.inPinnedTx(ctx, "finish", "", func(tx *transaction) (err error) {
+			f := newFinishing(s, tx, rest)
+			if f.plain() {
+				later, err = f.deliverAll(ctx, tx)
+			} else {
+				lost, err = f.finish(ctx)
 			}
+			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		lost = f.lost()
-		return nil
-	})
-	if err != nil {
-		return nil, err
+		s.places.forget(rest)
+		rest = later // which have no place any more
 	}
-	s.places.forget(outcomes)
 	return lost, nil
 }
 
@@ -62,6 +65,57 @@ func newFinishing(s *Store, tx session, outcomes []outhook.Outcome) *finishing {
 		f.leases[i].place, f.leases[i].live = s.places.find(outcomes[i].Lease)
 	}
 	return f
+}
+
+// plain reports whether the outcomes are all as most are: delivered, and nothing else.
+func (f *finishing) plain() bool {
+	for i := range f.outcomes {
+		if !f.isPlain(i) {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *finishing) isPlain(i int) bool {
+	o, l := &f.outcomes[i], &f.leases[i]
+	return l.live && !l.ordered && o.State == outhook.Delivered && o.Effect == nil
+}
+
+// deliverAll stores outcomes that are plain, with one statement, and commits. It returns
+// those whose leases are not where they were.
+func (f *finishing) deliverAll(ctx context.Context, tx *transaction) (rest []outhook.Outcome, err error) {
+	batch := &pgx.Batch{}
+	r, err := f.deliver(batch)
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.commitWith(ctx, batch); err != nil {
+		return nil, err
+	}
+	for i, o := range f.outcomes {
+		if !r.of[deliveryToken{f.leases[i].delivery, o.Lease.Token}].applied {
+			rest = append(rest, o)
+		}
+	}
+	return rest, nil
+}
+
+// finish stores outcomes of any kind, and returns the leases of those that came too late.
+func (f *finishing) finish(ctx context.Context) (lost []outhook.Lease, err error) {
+	batch := &pgx.Batch{}
+	if _, err := f.deliver(batch); err != nil {
+		return nil, err
+	}
+	if err := f.tx.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, err
+	}
+	for _, step := range []func(context.Context) error{f.apply, f.lock, f.apply, f.end} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return f.lost(), nil
 }
 
 // lockLeases locks the rows of deliveries that are pending. live: the token is the latest
@@ -198,51 +252,91 @@ func (f *finishing) byDelivery() []int {
 	return at
 }
 
+// deliverRows settles rows without an order key at given places as delivered, as
+// applyOutcomes does.
+const deliverRows = `
+with settled as (
+    delete from {schema}.pending p using unnest($1::text[]::tid[], $2::bigint[], $3::bigint[], $4::bytea[]) d (ctid, id, token, attempts)
+    where p.ctid = d.ctid and p.id = d.id and p.token = d.token and p.live
+    returning p.id, p.token, d.attempts
+), history as (
+    insert into {schema}.outcome (delivery, token, at, state, reason, attempts)
+    select id, token, {now}, 'delivered', '', attempts from settled
+)
+select id, token from settled`
+
+// deliver queues what stores the outcomes that are plain.
+func (f *finishing) deliver(batch *pgx.Batch) (*outcomeRows, error) {
+	r, err := f.rows(f.isPlain)
+	if err == nil && len(r.ids) > 0 {
+		batch.Queue(f.s.sql(deliverRows), r.ctids, r.ids, r.tokens, r.attempts).Query(r.read)
+	}
+	return r, err
+}
+
 // apply stores the outcomes of live leases that were not applied yet.
 func (f *finishing) apply(ctx context.Context) error {
-	var ctids, states, reasons []string
-	var ids, tokens, afters []int64
-	var released []bool
-	var attempts [][]byte
-	at := make(map[deliveryToken]*leaseState)
+	r, err := f.rows(func(i int) bool { return f.leases[i].live && !f.leases[i].applied && valid(f.outcomes[i].State) })
+	if err != nil || len(r.ids) == 0 {
+		return err
+	}
+	return ask(ctx, f.tx, r.read, f.s.sql(applyOutcomes), r.ctids, r.ids, r.tokens, r.states, r.reasons, r.afters, r.released, r.attempts)
+}
+
+// outcomeRows are outcomes as parameters of a statement, column by column.
+type outcomeRows struct {
+	of map[deliveryToken]*leaseState
+
+	ctids, states, reasons []string
+	ids, tokens, afters    []int64
+	released               []bool
+	attempts               [][]byte
+}
+
+// rows returns those of some outcomes.
+func (f *finishing) rows(which func(i int) bool) (*outcomeRows, error) {
+	r := &outcomeRows{of: make(map[deliveryToken]*leaseState)}
 	for _, i := range f.byDelivery() {
-		o, l := &f.outcomes[i], &f.leases[i]
-		if !l.live || l.applied || !valid(o.State) {
+		if !which(i) {
 			continue
 		}
+		o, l := &f.outcomes[i], &f.leases[i]
 		lease := deliveryToken{l.delivery, o.Lease.Token}
-		if at[lease] != nil { // it has its outcome in this very call
+		if r.of[lease] != nil { // it has its outcome in this very call
 			l.known = true
 			continue
 		}
-		at[lease] = l
+		r.of[lease] = l
 		data, err := stored.EncodeAttempts(o.Attempts)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		f.due = f.due || o.State == outhook.Pending || l.ordered
-		ctids = append(ctids, l.ctid)
-		ids = append(ids, l.delivery)
-		tokens = append(tokens, o.Lease.Token)
-		states = append(states, string(o.State))
-		reasons = append(reasons, storable(o.Reason))
-		afters = append(afters, micros(o.After))
-		released = append(released, o.Released && o.State == outhook.Pending)
-		attempts = append(attempts, data)
+		r.ctids = append(r.ctids, l.ctid)
+		r.ids = append(r.ids, l.delivery)
+		r.tokens = append(r.tokens, o.Lease.Token)
+		r.states = append(r.states, string(o.State))
+		r.reasons = append(r.reasons, storable(o.Reason))
+		r.afters = append(r.afters, micros(o.After))
+		r.released = append(r.released, o.Released && o.State == outhook.Pending)
+		r.attempts = append(r.attempts, data)
 	}
-	if len(ids) == 0 {
-		return nil
-	}
-	return ask(ctx, f.tx, func(rows pgx.Rows) error {
-		applied, err := pgx.CollectRows(rows, pgx.RowToStructByPos[deliveryToken])
-		for _, lease := range applied {
-			at[lease].applied, at[lease].known = true, true
-		}
-		return err
-	}, f.s.sql(applyOutcomes), ctids, ids, tokens, states, reasons, afters, released, attempts)
+	return r, nil
 }
 
-type deliveryToken struct{ Delivery, Token int64 }
+// read reads which of them were stored.
+func (r *outcomeRows) read(rows pgx.Rows) error {
+	for rows.Next() {
+		var lease deliveryToken
+		if err := rows.Scan(&lease.delivery, &lease.token); err != nil {
+			return err
+		}
+		r.of[lease].applied, r.of[lease].known = true, true
+	}
+	return rows.Err()
+}
+
+type deliveryToken struct{ delivery, token int64 }
 
 // end applies the effects, and tells others what has changed.
 func (f *finishing) end(ctx context.Context) error {

@@ -6,8 +6,10 @@ package outhook
 func Misplaced(s *MemoryStore) *DeliveryID {
 	for _, lane := range s.lanes {
 		for _, row := range lane.queue.items {
-			if key := lane.keys[row.OrderKey]; row.OrderKey != "" && (key == nil || key.placed != row) {
-				return &row.ID
+			name := row.event.OrderKey
+			if key := lane.keys[name]; name != "" && (key == nil || key.placed != row) {
+				id := row.id()
+				return &id
 			}
 		}
 	}

@@ -8,7 +8,7 @@ import "container/heap"
 type queue[T any] struct {
 	items []*T
 	less  func(a, b *T) bool
-	place func(*T) *int
+	place func(*T) *int32
 }
 
 func (q *queue[T]) first() *T {
@@ -20,7 +20,7 @@ func (q *queue[T]) first() *T {
 
 // put adds an item, or restores the order after it changed.
 func (q *queue[T]) put(x *T) {
-	if i := *q.place(x); i >= 0 {
+	if i := int(*q.place(x)); i >= 0 {
 		heap.Fix((*heapItems[T])(q), i)
 	} else {
 		heap.Push((*heapItems[T])(q), x)
@@ -29,7 +29,7 @@ func (q *queue[T]) put(x *T) {
 
 // remove takes an item out, if it is there.
 func (q *queue[T]) remove(x *T) {
-	if i := *q.place(x); i >= 0 {
+	if i := int(*q.place(x)); i >= 0 {
 		heap.Remove((*heapItems[T])(q), i)
 	}
 }
@@ -42,11 +42,11 @@ func (h *heapItems[T]) Less(i, j int) bool { return h.less(h.items[i], h.items[j
 
 func (h *heapItems[T]) Swap(i, j int) {
 	h.items[i], h.items[j] = h.items[j], h.items[i]
-	*h.place(h.items[i]), *h.place(h.items[j]) = i, j
+	*h.place(h.items[i]), *h.place(h.items[j]) = int32(i), int32(j)
 }
 
 func (h *heapItems[T]) Push(x any) {
-	*h.place(x.(*T)) = len(h.items)
+	*h.place(x.(*T)) = int32(len(h.items))
 	h.items = append(h.items, x.(*T))
 }
 

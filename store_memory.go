@@ -24,10 +24,9 @@ type MemoryStore struct {
 	// Zero: 10,000.
 	MaxSettled int
 
-	mu      sync.Mutex // guards all below
-	base    time.Time  // instants are counted from here, on the monotonic clock
-	rows    map[DeliveryID]*memoryRow
-	lanes   map[string]*memoryLane // of subscribers that have pending deliveries or a standing
+	mu      sync.Mutex             // guards all below
+	base    time.Time              // instants are counted from here, on the monotonic clock
+	lanes   map[string]*memoryLane // of subscribers that have deliveries or a standing
 	waiting queue[memoryLane]      // lanes that can be served later, by when
 	turns   list.List              // of *memoryLane that can be served now; the front is next
 	settled list.List              // of *memoryRow, delivered and cancelled, oldest first
@@ -54,12 +53,16 @@ type instant = time.Duration
 
 const never instant = 1<<63 - 1
 
-// memoryRow is a delivery.
+// memoryRow is a delivery. Many may wait, and the garbage collector looks at each of
+// their pointers again and again: they have few.
 type memoryRow struct {
-	Delivery
+	lane     *memoryLane
+	event    *Delivery // what it has in common with others of its event: no subscriber, no snapshot
+	snapshot Snapshot
+	past     *memoryPast // nil: none yet
+
 	serial  int64 // in the order of Enqueue
 	state   State
-	reason  string
 	since   instant
 	entered instant // enqueued or replayed
 	due     instant // of a pending one
@@ -67,16 +70,29 @@ type memoryRow struct {
 	expires instant
 
 	token      int64
-	live       bool    // the latest token has had no outcome
 	leaseEnd   instant // of the latest token
-	attempts   int     // with an outcome
-	unfinished int     // claims in a row without one
-	replay     int
-	history    []Attempt
+	live       bool    // the latest token has had no outcome
+	attempts   int32   // with an outcome
+	unfinished int32   // claims in a row without one
+	replay     int32
 
-	index    int           // in lane.queue
-	keyIndex int           // in key.rows
-	element  *list.Element // in settled or dead
+	index    int32 // in lane.queue
+	keyIndex int32 // in key.rows
+}
+
+// memoryPast is what a delivery has after its first attempt.
+type memoryPast struct {
+	history []Attempt
+	reason  string
+	element *list.Element // in settled or dead
+}
+
+func (r *memoryRow) id() DeliveryID { return DeliveryID{r.event.ID.Event, r.lane.subscriber} }
+
+func (r *memoryRow) delivery() Delivery {
+	d := *r.event
+	d.ID, d.Snapshot = r.id(), r.snapshot
+	return d
 }
 
 // leased reports whether a lease runs.
@@ -86,12 +102,13 @@ func (r *memoryRow) leased(now instant) bool { return r.live && now < r.leaseEnd
 type memoryLane struct {
 	subscriber string
 	standing   Standing
+	rows       map[string]*memoryRow // by event
 	pending    int
 	queue      queue[memoryRow]      // what can be claimed when it is due
 	keys       map[string]*memoryKey // by OrderKey
 
 	at      instant       // when it can be served next
-	index   int           // in waiting
+	index   int32         // in waiting
 	element *list.Element // in turns
 	request int64         // the claim that given counts for
 	given   int
@@ -111,17 +128,16 @@ type memoryHold struct {
 }
 
 func (s *MemoryStore) init() {
-	if s.rows != nil {
+	if s.lanes != nil {
 		return
 	}
 	s.base = time.Now()
-	s.rows = make(map[DeliveryID]*memoryRow)
 	s.lanes = make(map[string]*memoryLane)
 	s.count = make(map[State]int)
 	s.wakers = make(map[*func()]struct{})
 	s.waiting = queue[memoryLane]{
 		less:  func(a, b *memoryLane) bool { return a.at < b.at },
-		place: func(l *memoryLane) *int { return &l.index },
+		place: func(l *memoryLane) *int32 { return &l.index },
 	}
 }
 
@@ -154,9 +170,9 @@ func (s *MemoryStore) Enqueue(ctx context.Context, deliveries []Delivery) (known
 	fresh := make(map[string]int, len(deliveries)) // by subscriber
 	for i := range deliveries {
 		id := deliveries[i].ID
-		if row := s.rows[id]; row == nil {
+		if row := s.row(id); row == nil {
 			fresh[id.Subscriber]++
-		} else if row.Digest != deliveries[i].Digest {
+		} else if row.event.Digest != deliveries[i].Digest {
 			return nil, fmt.Errorf("%w: event %q for subscriber %q", ErrConflict, id.Event, id.Subscriber)
 		} else {
 			known = append(known, id)
@@ -175,46 +191,73 @@ func (s *MemoryStore) Enqueue(ctx context.Context, deliveries []Delivery) (known
 		}
 	}
 
+	var event *Delivery
 	for i := range deliveries {
-		if s.rows[deliveries[i].ID] != nil {
+		id := deliveries[i].ID
+		if s.row(id) != nil {
 			continue
 		}
+		event = commonOf(&deliveries[i], event)
+		lane := s.lane(id.Subscriber)
 		s.serial++
-		row := &memoryRow{Delivery: deliveries[i], serial: s.serial, index: -1, keyIndex: -1}
-		s.rows[row.ID] = row
-		s.begin(row, now, row.Delay)
-		s.refresh(s.lanes[row.ID.Subscriber], now)
+		row := &memoryRow{lane: lane, event: event, snapshot: deliveries[i].Snapshot, serial: s.serial, index: -1, keyIndex: -1}
+		if lane.rows == nil {
+			lane.rows = make(map[string]*memoryRow)
+		}
+		lane.rows[event.ID.Event] = row
+		s.begin(row, now, event.Delay)
+		s.refresh(lane, now)
 	}
 	s.wake()
 	return known, nil
 }
 
+// commonOf returns what a delivery has in common with others of its event: last, if that is
+// the same.
+func commonOf(d, last *Delivery) *Delivery {
+	common := *d
+	common.ID.Subscriber, common.Snapshot = "", Snapshot{}
+	if last != nil && *last == common {
+		return last
+	}
+	fresh := common // which alone is on the heap
+	return &fresh
+}
+
+// row returns a delivery, nil if it is not there.
+func (s *MemoryStore) row(id DeliveryID) *memoryRow {
+	if lane := s.lanes[id.Subscriber]; lane != nil {
+		return lane.rows[id.Event]
+	}
+	return nil
+}
+
 // begin makes a row pending, as if new.
 func (s *MemoryStore) begin(row *memoryRow, now instant, delay time.Duration) {
-	row.state, row.reason, row.since, row.entered = Pending, "", now, now
+	row.state, row.since, row.entered = Pending, now, now
 	row.attempts, row.unfinished, row.live = 0, 0, false
 	row.expires = never
-	if row.TTL > 0 {
-		row.expires = later(now, row.TTL)
+	if row.event.TTL > 0 {
+		row.expires = later(now, row.event.TTL)
 	}
 	row.due = max(row.until, min(later(now, delay), row.expires))
 	s.count[Pending]++
-	lane := s.lane(row.ID.Subscriber)
+	lane := row.lane
 	lane.pending++
-	if row.OrderKey == "" {
+	if row.event.OrderKey == "" {
 		lane.queue.put(row)
 		return
 	}
-	key := lane.keys[row.OrderKey]
+	key := lane.keys[row.event.OrderKey]
 	if key == nil {
 		key = &memoryKey{rows: queue[memoryRow]{
 			less:  func(a, b *memoryRow) bool { return a.serial < b.serial },
-			place: func(r *memoryRow) *int { return &r.keyIndex },
+			place: func(r *memoryRow) *int32 { return &r.keyIndex },
 		}}
 		if lane.keys == nil {
 			lane.keys = make(map[string]*memoryKey)
 		}
-		lane.keys[row.OrderKey] = key
+		lane.keys[row.event.OrderKey] = key
 	}
 	key.rows.put(row)
 	lane.order(key, now)
@@ -231,7 +274,7 @@ func (s *MemoryStore) lane(subscriber string) *memoryLane {
 				}
 				return a.serial < b.serial
 			},
-			place: func(r *memoryRow) *int { return &r.index },
+			place: func(r *memoryRow) *int32 { return &r.index },
 		}
 		s.lanes[subscriber] = lane
 	}
@@ -282,7 +325,7 @@ func (s *MemoryStore) refresh(l *memoryLane, now instant) {
 		s.waiting.put(l)
 	default:
 		s.waiting.remove(l)
-		if len(l.queue.items) == 0 && len(l.keys) == 0 && l.standing == (Standing{Subscriber: l.subscriber}) {
+		if len(l.rows) == 0 && len(l.keys) == 0 && l.standing == (Standing{Subscriber: l.subscriber}) {
 			delete(s.lanes, l.subscriber)
 		}
 	}
@@ -367,11 +410,11 @@ func (l *memoryLane) take(now instant, request *ClaimRequest) (_ *memoryRow, beh
 		}
 	}()
 	for row := l.queue.first(); row != nil && row.due <= now; row = l.queue.first() {
-		if key := l.keys[row.OrderKey]; key != nil && key.rows.first() != row {
+		if key := l.keys[row.event.OrderKey]; key != nil && key.rows.first() != row {
 			l.order(key, now) // its lease has ended, and an earlier one was replayed meanwhile
 			continue
 		}
-		if row.unfinished < request.SuspectAfter {
+		if int(row.unfinished) < request.SuspectAfter {
 			return row, never
 		}
 		if request.Suspects > 0 {
@@ -390,11 +433,11 @@ func (l *memoryLane) take(now instant, request *ClaimRequest) (_ *memoryRow, beh
 func (s *MemoryStore) lease(l *memoryLane, row *memoryRow, now instant, d time.Duration) Claim {
 	s.token++
 	claim := Claim{
-		Delivery:   row.Delivery,
+		Delivery:   row.delivery(),
 		Token:      s.token,
-		Attempt:    row.attempts + 1,
-		Unfinished: row.unfinished,
-		Replay:     row.replay,
+		Attempt:    int(row.attempts) + 1,
+		Unfinished: int(row.unfinished),
+		Replay:     int(row.replay),
 		Age:        now - row.entered,
 	}
 	if row.expires <= now {
@@ -432,7 +475,7 @@ func (s *MemoryStore) Finish(_ context.Context, outcomes []Outcome) (lost []Leas
 	defer s.mu.Unlock()
 	for i := range outcomes {
 		o := &outcomes[i]
-		row := s.rows[o.Lease.ID]
+		row := s.row(o.Lease.ID)
 		switch {
 		case row == nil || row.token != o.Lease.Token:
 			lost = append(lost, o.Lease)
@@ -444,9 +487,12 @@ func (s *MemoryStore) Finish(_ context.Context, outcomes []Outcome) (lost []Leas
 }
 
 func (s *MemoryStore) apply(row *memoryRow, o *Outcome, now instant) {
-	lane := s.lanes[row.ID.Subscriber]
+	lane := row.lane
 	row.live = false
-	row.history = append(row.history, o.Attempts...)
+	if row.past == nil {
+		row.past = new(memoryPast)
+	}
+	row.past.history = append(row.past.history, o.Attempts...)
 	row.unfinished--
 	if !o.Released {
 		row.attempts++
@@ -459,7 +505,7 @@ func (s *MemoryStore) apply(row *memoryRow, o *Outcome, now instant) {
 		s.settle(lane, row, o.State, o.Reason, now)
 	} else {
 		row.due = min(later(now, o.After), row.expires)
-		key := lane.keys[row.OrderKey]
+		key := lane.keys[row.event.OrderKey]
 		if key == nil || key.placed == row {
 			lane.queue.put(row)
 		}
@@ -476,20 +522,24 @@ func (s *MemoryStore) settle(lane *memoryLane, row *memoryRow, state State, reas
 	lane.pending--
 	s.count[Pending]--
 	s.count[state]++
-	row.state, row.reason, row.since = state, reason, now
+	row.state, row.since = state, now
+	if row.past == nil {
+		row.past = new(memoryPast)
+	}
+	row.past.reason = reason
 	lane.queue.remove(row)
 	if state == Dead {
-		row.element = s.dead.PushBack(row)
+		row.past.element = s.dead.PushBack(row)
 		s.trim(&s.dead)
 	} else {
-		row.element = s.settled.PushBack(row)
+		row.past.element = s.settled.PushBack(row)
 		s.trim(&s.settled)
 	}
-	if key := lane.keys[row.OrderKey]; key != nil {
+	if key := lane.keys[row.event.OrderKey]; key != nil {
 		if key.placed == row {
 			key.placed = nil
 		}
-		if state == Dead && row.HoldOnDead {
+		if state == Dead && row.event.HoldOnDead {
 			lane.order(key, now) // an earlier one may have been replayed meanwhile
 		} else {
 			s.leave(lane, key, row, now)
@@ -513,7 +563,7 @@ func (s *MemoryStore) release(h memoryHold, now instant) {
 func (s *MemoryStore) leave(lane *memoryLane, key *memoryKey, row *memoryRow, now instant) {
 	key.rows.remove(row)
 	if len(key.rows.items) == 0 && key.until <= now {
-		delete(lane.keys, row.OrderKey)
+		delete(lane.keys, row.event.OrderKey)
 		return
 	}
 	lane.order(key, now)
@@ -529,21 +579,22 @@ func (s *MemoryStore) trim(l *list.List) {
 // forget removes a settled row.
 func (s *MemoryStore) forget(row *memoryRow, now instant) {
 	s.unsettle(row)
-	delete(s.rows, row.ID)
-	if lane := s.lanes[row.ID.Subscriber]; lane != nil && row.keyIndex >= 0 { // it held its key
-		s.leave(lane, lane.keys[row.OrderKey], row, now)
-		s.refresh(lane, now)
+	lane := row.lane
+	delete(lane.rows, row.event.ID.Event)
+	if row.keyIndex >= 0 { // it held its key
+		s.leave(lane, lane.keys[row.event.OrderKey], row, now)
 	}
+	s.refresh(lane, now)
 }
 
 func (s *MemoryStore) unsettle(row *memoryRow) {
 	s.count[row.state]--
 	if row.state == Dead {
-		s.dead.Remove(row.element)
+		s.dead.Remove(row.past.element)
 	} else {
-		s.settled.Remove(row.element)
+		s.settled.Remove(row.past.element)
 	}
-	row.element = nil
+	row.past.element, row.past.reason = nil, ""
 }
 
 // Notify implements [Notifier].

@@ -14,12 +14,14 @@ import (
 func (s *MemoryStore) Get(_ context.Context, id DeliveryID) (Record, error) {
 	now := s.lock()
 	defer s.mu.Unlock()
-	row := s.rows[id]
+	row := s.row(id)
 	if row == nil {
 		return Record{}, fmt.Errorf("%w: event %q for subscriber %q", ErrNotFound, id.Event, id.Subscriber)
 	}
 	record := s.record(row, now)
-	record.Attempts = slices.Clone(row.history)
+	if row.past != nil {
+		record.Attempts = slices.Clone(row.past.history)
+	}
 	return record, nil
 }
 
@@ -52,7 +54,7 @@ func (s *MemoryStore) Replay(_ context.Context, filter Filter) (n int, err error
 		row.token = s.token
 		row.replay++
 		s.begin(row, now, 0)
-		s.refresh(s.lanes[row.ID.Subscriber], now)
+		s.refresh(row.lane, now)
 	}
 	s.wake()
 	return len(found), nil
@@ -65,12 +67,12 @@ func (s *MemoryStore) Cancel(_ context.Context, filter Filter) (n int, err error
 	filter.States = manage.States(filter.States, []State{Pending}, Delivered, Dead, Cancelled)
 	found := s.find(filter, now)
 	for _, row := range found {
-		lane := s.lanes[row.ID.Subscriber]
+		lane := row.lane
 		if row.leased(now) {
 			row.until = row.leaseEnd
-			if key := lane.keys[row.OrderKey]; key != nil {
+			if key := lane.keys[row.event.OrderKey]; key != nil {
 				key.until = row.until
-				s.held = append(s.held, memoryHold{row.ID, row.OrderKey, row.until})
+				s.held = append(s.held, memoryHold{row.id(), row.event.OrderKey, row.until})
 			}
 		}
 		s.token++
@@ -140,22 +142,24 @@ func (s *MemoryStore) find(f Filter, now instant) []*memoryRow {
 	var found []*memoryRow
 	match := func(row *memoryRow) bool {
 		age := now - row.since
-		return (f.Event == "" || f.Event == row.ID.Event) &&
-			(f.Subscriber == "" || f.Subscriber == row.ID.Subscriber) &&
-			(f.Type == "" || f.Type == row.Type) &&
+		return (f.Event == "" || f.Event == row.event.ID.Event) &&
+			(f.Subscriber == "" || f.Subscriber == row.lane.subscriber) &&
+			(f.Type == "" || f.Type == row.event.Type) &&
 			(len(f.States) == 0 || slices.Contains(f.States, row.state)) &&
 			age >= f.OlderThan &&
 			(f.NewerThan == 0 || age <= f.NewerThan)
 	}
 	if f.Event != "" && f.Subscriber != "" {
-		if row := s.rows[DeliveryID{f.Event, f.Subscriber}]; row != nil && match(row) {
+		if row := s.row(DeliveryID{f.Event, f.Subscriber}); row != nil && match(row) {
 			found = append(found, row)
 		}
 		return found
 	}
-	for _, row := range s.rows {
-		if match(row) {
-			found = append(found, row)
+	for _, lane := range s.lanes {
+		for _, row := range lane.rows {
+			if match(row) {
+				found = append(found, row)
+			}
 		}
 	}
 	slices.SortFunc(found, func(a, b *memoryRow) int { return cmp.Compare(a.serial, b.serial) })
@@ -167,15 +171,17 @@ func (s *MemoryStore) find(f Filter, now instant) []*memoryRow {
 
 func (s *MemoryStore) record(row *memoryRow, now instant) Record {
 	record := Record{
-		ID:       row.ID,
-		Type:     row.Type,
-		Time:     row.Time,
-		OrderKey: row.OrderKey,
-		Payload:  row.Payload,
+		ID:       row.id(),
+		Type:     row.event.Type,
+		Time:     row.event.Time,
+		OrderKey: row.event.OrderKey,
+		Payload:  row.event.Payload,
 		State:    row.state,
-		Reason:   row.reason,
 		Since:    s.time(row.since),
-		Replay:   row.replay,
+		Replay:   int(row.replay),
+	}
+	if row.past != nil {
+		record.Reason = row.past.reason
 	}
 	if row.state == Pending {
 		record.Due = s.time(row.due)

@@ -28,17 +28,16 @@ type picked struct {
 
 // A claiming is one call of Claim.
 type claiming struct {
-	s         *Store
-	request   outhook.ClaimRequest
-	tx        session
-	now       time.Time
-	lanes     []*lane // in the order of their turns
-	picked    []picked
-	suspects  int // room for them that is left
-	claims    []outhook.Claim
-	places    map[outhook.Lease]place
-	turn      *lane // whose turn was the last
-	standings map[string]outhook.Standing
+	s        *Store
+	request  outhook.ClaimRequest
+	tx       session
+	now      time.Time
+	lanes    []*lane // in the order of their turns
+	picked   []picked
+	suspects int   // room for them that is left
+	turn     *lane // whose turn was the last
+	leased   map[int64]*leasedRow
+	places   map[outhook.Lease]place
 }
 
 // Claim implements [outhook.Store].
@@ -55,17 +54,20 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 		if err := c.grant(ctx); err != nil {
 			return err
 		}
+		if err := c.lease(ctx); err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		payloads := c.loadPayloads(batch)
 		claimed = outhook.Claimed{}
-		if len(c.picked) > 0 {
-			if err := c.lease(ctx); err != nil {
-				return err
-			}
-			claimed.Claims, claimed.Standings = c.claims, c.standings
+		if len(c.leased) < request.Limit {
+			c.findNext(batch, &claimed.Next)
 		}
-		if len(c.claims) < request.Limit {
-			claimed.Next, err = c.next(ctx)
+		if err := tx.commitWith(ctx, batch); err != nil {
+			return err
 		}
-		return err
+		claimed.Claims, claimed.Standings = c.claims(payloads)
+		return nil
 	})
 	if err != nil {
 		return outhook.Claimed{}, err
@@ -122,22 +124,17 @@ func (c *claiming) pickFrom(ctx context.Context, lanes []*lane) error {
 	return nil
 }
 
-// pickRows locks due rows of subscribers, in the order given: unordered ones, and the first
-// of each order key, those after the cursor first; suspects only while there is room for one. The LIMIT at the end
+// pickPlain locks due rows of subscribers, in the order given, unless they have an order
+// key; suspects only while there is room for one. The LIMIT at the end
 // sees to it that nothing is locked of subscribers that it does not reach. $7 are
 // the rows picked before.
-const pickRows = `
-select l.n, x.kind, x.ctid::text, x.id, x.key, x.suspect
-from unnest($1::bigint[], $2::integer[], $3::text[]) with ordinality l (subscriber, room, cursor, n)
-cross join lateral (
-    select 0 as kind, u.ctid, u.id, '' as key, u.unfinished >= $4::integer as suspect
-    from (
-        select ctid, id, unfinished from {schema}.pending
-        where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now}
-            and (unfinished < $4::integer or $5::integer > 0) and id <> all ($7::bigint[])
-        order by rank, id limit l.room
-        for update skip locked
-    ) u
+const pickPlain = pickFrom + `
+cross join lateral (` + unordered + `) x
+limit $6::bigint`
+
+// pickKeyed does so, too, with the first of each order key, those after the cursor first.
+const pickKeyed = pickFrom + `
+cross join lateral (` + unordered + `
     union all
     select 1, k.ctid, k.id, k.key, k.unfinished >= $4::integer
     from (
@@ -183,14 +180,33 @@ cross join lateral (
 ) x
 limit $6::bigint`
 
+const (
+	pickFrom = `
+select l.n, x.kind, x.ctid::text, x.id, x.key, x.suspect
+from unnest($1::bigint[], $2::integer[], $3::text[]) with ordinality l (subscriber, room, cursor, n)`
+	unordered = `
+    select 0 as kind, u.ctid, u.id, '' as key, u.unfinished >= $4::integer as suspect
+    from (
+        select ctid, id, unfinished from {schema}.pending
+        where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now}
+            and (unfinished < $4::integer or $5::integer > 0) and id <> all ($7::bigint[])
+        order by rank, id limit l.room
+        for update skip locked
+    ) u`
+)
+
 // pickSome picks from lanes what it can get at once, and returns those to go on with:
 // those that it did not reach, and those where suspects that there is no room for any
 // more stood in front of others. The next query leaves suspects out.
 func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (rest []*lane, err error) {
 	ids, rooms, cursors := make([]int64, len(lanes)), make([]int32, len(lanes)), make([]string, len(lanes))
+	statement := pickPlain
 	c.s.mu.Lock()
 	for i, l := range lanes {
 		ids[i], rooms[i], cursors[i] = l.id, int32(l.room), c.s.cursors[l.id]
+		if l.keyed {
+			statement = pickKeyed
+		}
 	}
 	c.s.mu.Unlock()
 	again := make([]int64, 0, len(c.picked)) // what must not be returned again: its locks are this transaction's own
@@ -213,7 +229,7 @@ func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (rest []*lane, e
 		}
 		return rows.Err()
 	}
-	if err := ask(ctx, c.tx, read, c.s.sql(pickRows), ids, rooms, cursors, c.request.SuspectAfter, c.suspects, limit, again); err != nil {
+	if err := ask(ctx, c.tx, read, c.s.sql(statement), ids, rooms, cursors, c.request.SuspectAfter, c.suspects, limit, again); err != nil {
 		return nil, err
 	}
 	for i, l := range lanes {
@@ -346,20 +362,21 @@ select l.ctid, l.id, l.token, l.attempts + 1, l.unfinished - 1, coalesce(l.expir
     (date_part('epoch', {now} - d.entered) * 1000000)::bigint
 from leased l cross join lateral (select * from {schema}.delivery d where d.id = l.id limit 1) d`
 
-// lease leases what was picked, in the order in which it was.
+// lease leases what was picked.
 func (c *claiming) lease(ctx context.Context) error {
+	if len(c.picked) == 0 {
+		return nil
+	}
 	var ctids []string
 	var subscribers, ordered []int64
 	var keys []string
-	lanes := make(map[int64]*lane, len(c.picked)) // by delivery
 	for _, p := range c.picked {
 		ctids = append(ctids, p.ctid)
-		lanes[p.id] = p.lane
 		if p.key != "" {
 			subscribers, keys, ordered = append(subscribers, p.lane.id), append(keys, p.key), append(ordered, p.id)
 		}
 	}
-	found := make(map[int64]*leasedRow, len(c.picked))
+	c.leased = make(map[int64]*leasedRow, len(c.picked))
 	duration, statement := micros(c.request.Lease), leaseRows
 	batch := &pgx.Batch{}
 	if len(keys) > 0 {
@@ -373,68 +390,71 @@ func (c *claiming) lease(ctx context.Context) error {
 				return err
 			}
 			r.restore(&c.s.snapshots)
-			found[r.id] = r
+			c.leased[r.id] = r
 		}
 		return rows.Err()
 	})
 	batch.Queue(c.s.sql(`select setval('{schema}.turn', $1::bigint)`), c.turn.id)
-	if err := c.tx.SendBatch(ctx, batch).Close(); err != nil {
+	if err := send(ctx, c.tx, batch); err != nil || len(c.leased) == len(c.picked) {
 		return err
 	}
-	if len(found) < len(c.picked) {
-		if err := c.tidy(ctx, found, ordered); err != nil {
-			return err
-		}
-	}
-	var wanted []bodyOf
-	for _, r := range found {
-		if r.payload.id != 0 {
-			wanted = append(wanted, r.payload)
-		}
-	}
-	payloads, err := c.s.payloads.load(ctx, c.s, c.tx, wanted)
-	if err != nil {
-		return err
-	}
-	c.places = make(map[outhook.Lease]place, len(found))
-	for _, p := range c.picked {
-		r := found[p.id]
-		if r == nil { // not leased after all
-			p.lane.room++
-			if p.suspect {
-				c.suspects++
-			}
-			continue
-		}
-		r.complete(p.lane.standing.Subscriber, payloads)
-		c.claims = append(c.claims, r.claim)
-		c.places[r.claim.Lease()] = place{r.ctid, r.id, p.lane.id, p.key != ""}
-		if p.lane.standing != (outhook.Standing{Subscriber: p.lane.standing.Subscriber}) {
-			if c.standings == nil {
-				c.standings = make(map[string]outhook.Standing)
-			}
-			c.standings[p.lane.standing.Subscriber] = p.lane.standing
-		}
-	}
-	return nil
+	return c.tidy(ctx, ordered)
 }
 
-// tidy gives back keys of rows that were not leased after all, and removes rows
-// that have no delivery, of which there is nothing to tell.
-func (c *claiming) tidy(ctx context.Context, found map[int64]*leasedRow, ordered []int64) error {
+// tidy gives back the room and the keys of rows that were not leased after all, and removes
+// rows that have no delivery, of which there is nothing to tell.
+func (c *claiming) tidy(ctx context.Context, ordered []int64) error {
 	var missing []int64
 	for _, p := range c.picked {
-		if found[p.id] == nil {
-			missing = append(missing, p.id)
+		if c.leased[p.id] != nil {
+			continue
+		}
+		missing = append(missing, p.id)
+		p.lane.room++
+		if p.suspect {
+			c.suspects++
 		}
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(c.s.sql(`delete from {schema}.hold where delivery = any ($1::bigint[]) and until > {now}`),
-		slices.DeleteFunc(ordered, func(id int64) bool { return !slices.Contains(missing, id) }))
+		slices.DeleteFunc(ordered, func(id int64) bool { return c.leased[id] != nil }))
 	batch.Queue(c.s.sql(`
 delete from {schema}.pending p
 where p.id = any ($1::bigint[]) and not exists (select from {schema}.delivery d where d.id = p.id)`), missing)
-	return c.tx.SendBatch(ctx, batch).Close()
+	return send(ctx, c.tx, batch)
+}
+
+// loadPayloads queues what loads those of the claims.
+func (c *claiming) loadPayloads(batch *pgx.Batch) map[bodyOf]*outhook.Payload {
+	var wanted []bodyOf
+	for _, r := range c.leased {
+		if r.payload.id != 0 {
+			wanted = append(wanted, r.payload)
+		}
+	}
+	return c.s.payloads.load(batch, c.s, wanted)
+}
+
+// claims returns what was leased, in the order in which it was picked, with the standings
+// that are kept. It notes the places.
+func (c *claiming) claims(payloads map[bodyOf]*outhook.Payload) (claims []outhook.Claim, standings map[string]outhook.Standing) {
+	c.places = make(map[outhook.Lease]place, len(c.leased))
+	for _, p := range c.picked {
+		r := c.leased[p.id]
+		if r == nil {
+			continue
+		}
+		r.complete(p.lane.standing.Subscriber, payloads)
+		claims = append(claims, r.claim)
+		c.places[r.claim.Lease()] = place{r.ctid, r.id, p.lane.id, p.key != ""}
+		if p.lane.standing != (outhook.Standing{Subscriber: p.lane.standing.Subscriber}) {
+			if standings == nil {
+				standings = make(map[string]outhook.Standing)
+			}
+			standings[p.lane.standing.Subscriber] = p.lane.standing
+		}
+	}
+	return claims, standings
 }
 
 // A leasedRow is a delivery that was leased.

@@ -16,10 +16,10 @@ import (
 // returns which of them were known, or that certainly nothing was stored: if the answer to
 // a commit is lost, it may have been.
 func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery, settings string) (isKnown []bool, undone bool, err error) {
-	var numbers map[string]int64
+	var fresh *enqueueResult
 	err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) (err error) {
 		undone = true
-		if isKnown, numbers, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries); err == nil {
+		if fresh, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries); err == nil {
 			undone = false
 		}
 		return err
@@ -28,8 +28,9 @@ func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery
 		// A commit waits for a lock, too, to send its notifications in order.
 		return nil, undone || hasCode(err, lockNotAvailable), err
 	}
-	s.cache(numbers)
-	return isKnown, false, nil
+	s.cache(fresh.numbers)
+	s.payloads.keep(fresh.payloads)
+	return fresh.isKnown, false, nil
 }
 
 // knownOf returns the IDs of the deliveries that were known.
@@ -48,31 +49,42 @@ type querier interface {
 	query(ctx context.Context, each func(scan func(...any) error) error, sql string, args ...any) error
 }
 
-// enqueue stores deliveries in a transaction, and returns which of them were known. The
-// numbers of their subscribers may be cached when that has committed.
-func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery) (isKnown []bool, numbers map[string]int64, err error) {
-	if numbers, err = s.numbers(ctx, q, deliveries); err != nil {
-		return nil, nil, err
+// enqueueResult is what is known after an Enqueue, if its transaction commits.
+type enqueueResult struct {
+	isKnown  []bool // which of the deliveries were known
+	numbers  map[string]int64
+	payloads map[bodyOf]*outhook.Payload
+}
+
+// enqueue stores deliveries in a transaction.
+func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery) (*enqueueResult, error) {
+	numbers, err := s.numbers(ctx, q, deliveries)
+	if err != nil {
+		return nil, err
 	}
 	rows, err := encodeDeliveries(deliveries, numbers)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	missing := make([]int, len(deliveries)) // places of those that are neither stored nor known
 	for i := range missing {
 		missing[i] = i
 	}
-	isKnown = make([]bool, len(deliveries))
+	fresh := &enqueueResult{make([]bool, len(deliveries)), numbers, make(map[bodyOf]*outhook.Payload)}
 	for range 3 { // again if what was in the way has been pruned meanwhile
-		if missing, err = s.insert(ctx, q, rows, missing); err != nil {
-			return nil, nil, err
+		payloads, err := s.insert(ctx, q, rows, &missing)
+		if err != nil {
+			return nil, err
+		}
+		for i, id := range payloads {
+			fresh.payloads[bodyOf{id, deliveries[i].ID.Event}] = copyOf(deliveries[i].Payload)
 		}
 		if len(missing) == 0 {
-			break
+			return fresh, nil
 		}
 		found, err := s.digests(ctx, q, rows, missing)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		missing = slices.DeleteFunc(missing, func(i int) bool {
 			digest, ok := found[i]
@@ -80,20 +92,17 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 				id := deliveries[i].ID
 				err = fmt.Errorf("%w: event %q for subscriber %q", outhook.ErrConflict, id.Event, id.Subscriber)
 			}
-			isKnown[i] = ok
+			fresh.isKnown[i] = ok
 			return ok
 		})
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if len(missing) == 0 {
-			break
+			return fresh, nil
 		}
 	}
-	if len(missing) > 0 {
-		return nil, nil, errors.New("deliveries of the same IDs come and go")
-	}
-	return isKnown, numbers, nil
+	return nil, errors.New("deliveries of the same IDs come and go")
 }
 
 // numbers returns the numbers of the subscribers of deliveries, new ones if needed.
@@ -238,29 +247,34 @@ with body as materialized (
     from stored join fresh f using (id) cross join lateral
         (select least(f.now + f.delay_micro * interval '1 microsecond', f.expires) as due) d
 )
-select f.place, (select pg_notify($19::text, '') is null where $20::boolean)
+select f.place, coalesce(stored.payload, 0), (select pg_notify($19::text, '') is null where $20::boolean)
 from stored join fresh f using (id)`
 
-// insert stores the deliveries at the given places and returns the places of
-// those that it finds stored.
-func (s *Store) insert(ctx context.Context, q querier, r *deliveryRows, places []int) (rest []int, err error) {
-	p := make([]int32, len(places))
-	for i, place := range places {
+// insert stores the deliveries at the given places, takes those out that it has stored, and
+// returns the numbers of their payloads.
+func (s *Store) insert(ctx context.Context, q querier, r *deliveryRows, places *[]int) (payloads map[int]int64, err error) {
+	p := make([]int32, len(*places))
+	for i, place := range *places {
 		p[i] = int32(place)
 	}
-	stored := make(map[int]bool, len(places))
+	stored := make(map[int]bool, len(p))
+	payloads = make(map[int]int64)
 	err = q.query(ctx, func(scan func(...any) error) error {
 		var place int
+		var payload int64
 		var ignored *bool
-		err := scan(&place, &ignored)
-		stored[place] = true
+		err := scan(&place, &payload, &ignored)
+		if stored[place] = true; payload != 0 {
+			payloads[place] = payload
+		}
 		return err
 	}, s.sql(insertDeliveries), r.bodyEvent, r.contentType, r.header, r.body,
-		p, pick(r.event, places), pick(r.subscriber, places), pick(r.eventType, places), pick(r.time, places),
-		pick(r.orderKey, places), pick(r.hold, places), pick(r.delay, places), pick(r.ttl, places),
-		pick(r.delayMicro, places), pick(r.ttlMicro, places), pick(r.digest, places), pick(r.snapshot, places),
-		pick(r.payload, places), s.options.Schema, !s.options.Silent)
-	return slices.DeleteFunc(places, func(i int) bool { return stored[i] }), err
+		p, pick(r.event, *places), pick(r.subscriber, *places), pick(r.eventType, *places), pick(r.time, *places),
+		pick(r.orderKey, *places), pick(r.hold, *places), pick(r.delay, *places), pick(r.ttl, *places),
+		pick(r.delayMicro, *places), pick(r.ttlMicro, *places), pick(r.digest, *places), pick(r.snapshot, *places),
+		pick(r.payload, *places), s.options.Schema, !s.options.Silent)
+	*places = slices.DeleteFunc(*places, func(i int) bool { return stored[i] })
+	return payloads, err
 }
 
 // digests returns those of the deliveries at the given places that are stored.

@@ -176,7 +176,9 @@ func (s *Store) fill(ctx context.Context, q session, rows []foundRow) error {
 			wanted = append(wanted, bodyOf{*n, rows[i].ID.Event})
 		}
 	}
-	payloads, err := s.payloads.load(ctx, s, q, wanted)
+	batch := &pgx.Batch{}
+	payloads := s.payloads.load(batch, s, wanted)
+	err := send(ctx, q, batch)
 	for i := range rows {
 		if n := rows[i].payload; n != nil {
 			rows[i].Payload = payloads[bodyOf{*n, rows[i].ID.Event}]

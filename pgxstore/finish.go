@@ -107,7 +107,7 @@ func (f *finishing) finish(ctx context.Context) (lost []outhook.Lease, err error
 	if _, err := f.deliver(batch); err != nil {
 		return nil, err
 	}
-	if err := f.tx.SendBatch(ctx, batch).Close(); err != nil {
+	if err := send(ctx, f.tx, batch); err != nil {
 		return nil, err
 	}
 	for _, step := range []func(context.Context) error{f.apply, f.lock, f.apply, f.end} {
@@ -409,5 +409,5 @@ func (s *Store) notify(ctx context.Context, tx session) error {
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(`select pg_notify($1::text, '')`, s.options.Schema)
-	return tx.SendBatch(ctx, batch).Close()
+	return send(ctx, tx, batch)
 }

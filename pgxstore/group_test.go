@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -340,6 +341,18 @@ func TestPayloadsAreBounded(t *testing.T) {
 		p.keep(map[bodyOf]*outhook.Payload{{int64(i), fmt.Sprint(i)}: {}})
 	}
 	require.LessOrEqual(t, len(p.latest), maxPayloadBytes/payloadBytes)
+}
+
+// TestPayloadsAreCopied: when it has sent an event, a host may use its bytes again.
+func TestPayloadsAreCopied(t *testing.T) {
+	s := newStore(t, nil)
+	d := newDelivery(t, "e", "s")
+	d.Payload = &outhook.Payload{ContentType: "text/plain", Header: http.Header{"X": {"1"}}, Body: []byte("body")}
+	_, err := s.Enqueue(t.Context(), deliveriesOf(d))
+	require.NoError(t, err)
+	d.Payload.Body[0], d.Payload.Header["X"][0] = 'x', "2"
+	claimed := claim(t, s, all)
+	require.Equal(t, &outhook.Payload{ContentType: "text/plain", Header: http.Header{"X": {"1"}}, Body: []byte("body")}, claimed.Claims[0].Payload)
 }
 
 // TestKnownOfMany: to find that a delivery is known costs nothing for those that its

@@ -22,6 +22,7 @@ type lane struct {
 	n        int // its place in the order of turns
 	standing outhook.Standing
 	kept     bool      // the standing is stored
+	keyed    bool      // some of it has an order key
 	opens    time.Time // when the standing admits something; zero: now
 	closed   bool      // until the standing changes
 	room     int       // what is left of it, as far as the standing admits
@@ -61,7 +62,9 @@ from lane cross join turn cross join lateral (select * from {schema}.subscriber 
 where lane.n > 0`
 
 // laneColumns are the columns of a lane, as readLane reads them.
-const laneColumns = `lane.id, coalesce(s.name, ''), s.standing::text, coalesce(s.opens = 'infinity', false), case when s.opens > {now} and s.opens < 'infinity' then s.opens end, {now}`
+const laneColumns = `lane.id, coalesce(s.name, ''),
+    coalesce((select true from {schema}.pending p where p.subscriber = lane.id and p.key > '' order by p.key limit 1), false),
+    s.standing::text, coalesce(s.opens = 'infinity', false), case when s.opens > {now} and s.opens < 'infinity' then s.opens end, {now}`
 
 // knownLanes returns, for each of the numbers given, which may be those of lanes, the next
 // subscriber that has something pending.
@@ -135,7 +138,7 @@ func (c *claiming) readLane(rows pgx.Rows) (l *lane, turn int64, err error) {
 	var name string
 	var standing *string
 	var opens *time.Time
-	if err := rows.Scan(&turn, &l.id, &name, &standing, &l.closed, &opens, &c.now); err != nil {
+	if err := rows.Scan(&turn, &l.id, &name, &l.keyed, &standing, &l.closed, &opens, &c.now); err != nil {
 		return nil, 0, err
 	}
 	if opens != nil {

@@ -1,7 +1,6 @@
 package pgxstore
 
 import (
-	"context"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,46 +29,61 @@ const headRows = `(
         and not exists (select from {schema}.barrier b where b.subscriber = l.subscriber and b.key = k.key and b.delivery < h.id)
 ) head`
 
-// nextDue returns when the first of what waits could be claimed, for each
+// nextPlain returns when the first of what waits could be claimed, for each
 // of the subscribers, if their standings allow it. Where something is due, it does
 // not look further. Each ORDER BY is that of the index, and with its LIMIT keeps the
 // planner to it.
-const nextDue = `
+const nextPlain = nextDue + `
+    else least(` + nextUnordered + `)
+    end
+from unnest($1::bigint[]) l (subscriber)`
+
+// nextKeyed does so for subscribers of which some have something with an order key.
+const nextKeyed = nextDue + `
+    when exists (select from ` + headRows + ` where at <= {now}) then {now}
+    else least(` + nextUnordered + `,
+        (select min(at) from ` + headRows + `)
+    ) end
+from unnest($1::bigint[]) l (subscriber)`
+
+const (
+	nextDue = `
 select l.subscriber, {now}, case
     when (
         select true from {schema}.pending
         where subscriber = l.subscriber and key = '' and rank <= {now} and due <= {now}
             and (unfinished < $2::integer or $3::boolean)
         order by rank, id limit 1
-    ) then {now}
-    when exists (select from ` + headRows + ` where at <= {now}) then {now}
-    else least(
+    ) then {now}`
+	nextUnordered = `
         (select min(due) from {schema}.pending -- all of them are leased
          where subscriber = l.subscriber and key = '' and rank <= {now}
             and (unfinished < $2::integer or $3::boolean)),
         (select due from {schema}.pending
          where subscriber = l.subscriber and key = '' and rank > {now}
             and (unfinished < $2::integer or $3::boolean)
-         order by rank, id limit 1),
-        (select min(at) from ` + headRows + `)
-    ) end
-from unnest($1::bigint[]) l (subscriber)`
+         order by rank, id limit 1)`
+)
 
-// next returns how long it is until something further could be claimed with the
-// room that is left, 0 if nothing waits for time to pass.
-func (c *claiming) next(ctx context.Context) (next time.Duration, err error) {
+// findNext queues what finds how long it is until something further could be claimed with
+// the room that is left, 0 if nothing waits for time to pass.
+func (c *claiming) findNext(batch *pgx.Batch, next *time.Duration) {
 	var ids []int64
+	statement := nextPlain
 	lanes := make(map[int64]*lane, len(c.lanes))
 	for _, l := range c.lanes {
 		if !l.closed && l.room+l.over > 0 {
 			ids = append(ids, l.id)
 			lanes[l.id] = l
+			if l.keyed {
+				statement = nextKeyed
+			}
 		}
 	}
 	if len(ids) == 0 {
-		return 0, nil
+		return
 	}
-	err = ask(ctx, c.tx, func(rows pgx.Rows) error {
+	batch.Queue(c.s.sql(statement), ids, c.request.SuspectAfter, c.suspects > 0).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var id int64
 			var at *time.Time
@@ -87,11 +101,10 @@ func (c *claiming) next(ctx context.Context) (next time.Duration, err error) {
 			if wait <= 0 {
 				wait = contended
 			}
-			if next == 0 || wait < next {
-				next = wait
+			if *next == 0 || wait < *next {
+				*next = wait
 			}
 		}
 		return rows.Err()
-	}, c.s.sql(nextDue), ids, c.request.SuspectAfter, c.suspects > 0)
-	return next, err
+	})
 }

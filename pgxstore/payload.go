@@ -1,7 +1,7 @@
 package pgxstore
 
 import (
-	"context"
+	"bytes"
 	"maps"
 	"slices"
 	"sync"
@@ -32,8 +32,9 @@ type payloads struct {
 	bytes  int
 }
 
-// load returns payloads, each once. One that cannot be restored is left out.
-func (p *payloads) load(ctx context.Context, s *Store, q session, wanted []bodyOf) (map[bodyOf]*outhook.Payload, error) {
+// load returns payloads, each once: those that it knows at once, and others when the batch,
+// to which it adds a statement for them, is answered. One that cannot be restored is left out.
+func (p *payloads) load(batch *pgx.Batch, s *Store, wanted []bodyOf) map[bodyOf]*outhook.Payload {
 	found := make(map[bodyOf]*outhook.Payload, len(wanted))
 	missing := make(map[int64]bool)
 	p.mu.Lock()
@@ -46,10 +47,14 @@ func (p *payloads) load(ctx context.Context, s *Store, q session, wanted []bodyO
 	}
 	p.mu.Unlock()
 	if len(missing) == 0 {
-		return found, nil
+		return found
 	}
-	fresh := make(map[bodyOf]*outhook.Payload, len(missing))
-	err := ask(ctx, q, func(rows pgx.Rows) error {
+	batch.Queue(s.sql(`
+select p.id, p.event, p.content_type, p.header, p.body
+from unnest($1::bigint[]) u (id) cross join lateral (select * from {schema}.payload p where p.id = u.id limit 1) p`),
+		slices.Collect(maps.Keys(missing)),
+	).Query(func(rows pgx.Rows) error {
+		fresh := make(map[bodyOf]*outhook.Payload, len(missing))
 		for rows.Next() {
 			var of bodyOf
 			var header []byte
@@ -62,17 +67,16 @@ func (p *payloads) load(ctx context.Context, s *Store, q session, wanted []bodyO
 				fresh[of] = payload
 			}
 		}
+		p.keep(fresh)
+		maps.Copy(found, fresh)
 		return rows.Err()
-	}, s.sql(`
-select p.id, p.event, p.content_type, p.header, p.body
-from unnest($1::bigint[]) u (id) cross join lateral (select * from {schema}.payload p where p.id = u.id limit 1) p`),
-		slices.Collect(maps.Keys(missing)))
-	if err != nil {
-		return nil, err
-	}
-	p.keep(fresh)
-	maps.Copy(found, fresh)
-	return found, nil
+	})
+	return found
+}
+
+// copyOf returns a payload that does not change when the host uses its bytes again.
+func copyOf(p *outhook.Payload) *outhook.Payload {
+	return &outhook.Payload{ContentType: p.ContentType, Header: p.Header.Clone(), Body: bytes.Clone(p.Body)}
 }
 
 func (p *payloads) keep(fresh map[bodyOf]*outhook.Payload) {

@@ -216,8 +216,8 @@ func TestExplain(t *testing.T) {
 	_, err = s.pool.Exec(t.Context(), s.sql(`update {schema}.pending set due = {now} where live`)) // as it was before
 	require.NoError(t, err)
 	titles := map[string]string{
-		lookLanes: "Whose turn it is", pickRows: "Which rows are due, and locking them", leaseRows: "Leasing them",
-		nextDue: "When the next one is due",
+		lookLanes: "Whose turn it is", pickPlain: "Which rows are due, and locking them", leaseRows: "Leasing them",
+		nextPlain: "When the next one is due",
 	}
 	var version string
 	require.NoError(t, s.pool.QueryRow(t.Context(), `select version()`).Scan(&version))

@@ -128,7 +128,7 @@ func (s *Store) storeStandings(ctx context.Context, tx session, rows map[int64]*
 	if batch.Len() == 0 {
 		return false, nil
 	}
-	return opened, tx.SendBatch(ctx, batch).Close()
+	return opened, send(ctx, tx, batch)
 }
 
 const storeStanding = `
@@ -161,7 +161,7 @@ func (s *Store) swapStanding(ctx context.Context, tx session, id int64, before, 
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(s.sql(storeStanding), id, stored, opens, forever)
-	err = tx.SendBatch(ctx, batch).Close()
+	err = send(ctx, tx, batch)
 	return err == nil, err
 }
 

@@ -96,9 +96,10 @@ func TestLostKey(t *testing.T) {
 	require.NoError(t, host.Commit(t.Context()))
 	require.Len(t, claim(t, s, request).Claims, 1, "another claim takes the earlier one")
 	require.NoError(t, c.lease(t.Context()))
-	require.Empty(t, c.claims)
-	next, err := c.next(t.Context())
-	require.NoError(t, err)
+	require.Empty(t, c.leased)
+	batch, next := &pgx.Batch{}, time.Duration(0)
+	c.findNext(batch, &next)
+	require.NoError(t, send(t.Context(), tx, batch))
 	require.Positive(t, next, "0 would be to sleep until woken, also if the other one dies")
 }
 

@@ -19,6 +19,14 @@ type session interface {
 func ask(ctx context.Context, q session, read func(pgx.Rows) error, sql string, args ...any) error {
 	batch := &pgx.Batch{}
 	batch.Queue(sql, args...).Query(read)
+	return send(ctx, q, batch)
+}
+
+// send sends a batch, and returns when all of it is answered.
+func send(ctx context.Context, q session, batch *pgx.Batch) error {
+	if batch.Len() == 0 {
+		return nil
+	}
 	return q.SendBatch(ctx, batch).Close()
 }
 
@@ -87,7 +95,7 @@ func (t *transaction) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.Batch
 // commitWith sends a batch, and commits if nothing of it has failed.
 func (t *transaction) commitWith(ctx context.Context, batch *pgx.Batch) error {
 	batch.Queue("commit").Exec(committed)
-	return t.SendBatch(ctx, batch).Close()
+	return send(ctx, t, batch)
 }
 
 func (t *transaction) commit(ctx context.Context) error {

@@ -35,7 +35,7 @@ func (t pgxTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (know
 	if _, err := t.tx.Exec(ctx, "savepoint outhook"); err != nil {
 		return nil, failure("enqueue", err)
 	}
-	isKnown, _, err := t.s.enqueue(ctx, pgxQuerier{t.tx}, deliveries)
+	fresh, err := t.s.enqueue(ctx, pgxQuerier{t.tx}, deliveries)
 	if err == nil {
 		_, err = t.tx.Exec(ctx, "release savepoint outhook")
 	}
@@ -44,7 +44,7 @@ func (t pgxTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (know
 		_, undone := t.tx.Exec(context.WithoutCancel(ctx), "rollback to savepoint outhook")
 		return nil, failure("enqueue", errors.Join(err, ignoreClosed(undone)))
 	}
-	return knownOf(deliveries, isKnown), nil
+	return knownOf(deliveries, fresh.isKnown), nil
 }
 
 func ignoreClosed(err error) error {
@@ -66,7 +66,7 @@ func (t sqlTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (know
 	if _, err := t.tx.ExecContext(ctx, "savepoint outhook"); err != nil {
 		return nil, failure("enqueue", err)
 	}
-	isKnown, _, err := t.s.enqueue(ctx, sqlQuerier{t.tx}, deliveries)
+	fresh, err := t.s.enqueue(ctx, sqlQuerier{t.tx}, deliveries)
 	if err == nil {
 		_, err = t.tx.ExecContext(ctx, "release savepoint outhook")
 	}
@@ -77,7 +77,7 @@ func (t sqlTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (know
 		}
 		return nil, failure("enqueue", errors.Join(err, undone))
 	}
-	return knownOf(deliveries, isKnown), nil
+	return knownOf(deliveries, fresh.isKnown), nil
 }
 
 type pgxQuerier struct{ session }

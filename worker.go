@@ -61,7 +61,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		writes:  writes,
 		lanes:   make(map[string]*workerLane),
 		work:    make(chan *job, d.options.Concurrency+d.maxAhead()),
-		reports: make(chan report, d.options.Concurrency),
+		reports: make(chan report, maxBatch),
 		ahead:   d.minAhead(),
 		counted: time.Now(),
 		moved:   time.Now(),
@@ -116,15 +116,15 @@ func after(ctx context.Context, begin <-chan struct{}, d time.Duration, f func()
 
 // Deliveries are claimed ahead of the slots, so that one that becomes free finds its next
 // job waiting, and a store is asked for many at once: what the slots lately did in
-// aheadTime, at least a quarter of them, and at most four times as many as they are. They
+// aheadTime, at least a quarter of them, and at most eight times as many as they are. They
 // count for the room of their subscribers like those in flight.
 const (
-	aheadTime = 50 * time.Millisecond
+	aheadTime = 100 * time.Millisecond
 	stallTime = time.Second // without a free slot, after which most of it is given back
 )
 
 func (d *Dispatcher) minAhead() int { return d.options.Concurrency / 4 }
-func (d *Dispatcher) maxAhead() int { return d.options.Concurrency * 4 }
+func (d *Dispatcher) maxAhead() int { return d.options.Concurrency * 8 }
 
 // A worker is one call of Run or Drain. Claims flow one way through it:
 // claim → work → attempt → reports → finish.
@@ -303,7 +303,7 @@ func (w *worker) request() (ClaimRequest, bool) {
 
 // reckon sets how many deliveries are claimed ahead. w.mu is locked.
 func (w *worker) reckon(now time.Time) {
-	if since := now.Sub(w.counted); since >= aheadTime/5 {
+	if since := now.Sub(w.counted); since >= aheadTime/10 {
 		n := int(float64(w.left-w.before) * float64(aheadTime) / float64(since))
 		w.ahead = min(max(n, w.d.minAhead()), w.d.maxAhead())
 		w.before, w.counted = w.left, now
@@ -429,7 +429,8 @@ func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 	return room, j.lane.more && j.lane.flying < limit
 }
 
-// leave frees the slot of a job, or its place ahead of the slots, and wakes the claimer if that may let it claim.
+// leave frees the slot of a job, or its place ahead of the slots, and wakes the claimer if
+// that may let it claim.
 func (w *worker) leave(j *job, e *Effect, slot bool) {
 	w.mu.Lock()
 	w.flying--
@@ -632,15 +633,21 @@ func released(j *job) Outcome {
 	return o
 }
 
-// maxBatch bounds how many outcomes are stored at once. There is no delay to
-// gather them: what comes in while a batch is being written is the next.
-const maxBatch = 250
+// maxBatch bounds how many outcomes are stored at once, and gatherTime how long the first of
+// them waits for others. It waits only while jobs wait for slots: nobody waits for it then.
+const (
+	maxBatch   = 250
+	gatherTime = 3 * time.Millisecond
+)
 
 // finish stores outcomes until there are no more reports.
 func (w *worker) finish() {
 	batch := make([]report, 0, maxBatch)
 	for first := range w.reports {
 		batch = append(batch[:0], first)
+		if len(w.work) > 0 {
+			time.Sleep(gatherTime)
+		}
 	gather:
 		for len(batch) < maxBatch {
 			select {

@@ -72,7 +72,7 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 	if err != nil {
 		return outhook.Claimed{}, err
 	}
-	s.places.add(c.places)
+	s.places.Keep(c.places)
 	return claimed, nil
 }
 
@@ -201,14 +201,13 @@ from unnest($1::bigint[], $2::integer[], $3::text[]) with ordinality l (subscrib
 func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (rest []*lane, err error) {
 	ids, rooms, cursors := make([]int64, len(lanes)), make([]int32, len(lanes)), make([]string, len(lanes))
 	statement := pickPlain
-	c.s.mu.Lock()
 	for i, l := range lanes {
-		ids[i], rooms[i], cursors[i] = l.id, int32(l.room), c.s.cursors[l.id]
+		ids[i], rooms[i] = l.id, int32(l.room)
 		if l.keyed {
 			statement = pickKeyed
+			cursors[i], _ = c.s.cursors.Find(l.id)
 		}
 	}
-	c.s.mu.Unlock()
 	again := make([]int64, 0, len(c.picked)) // what must not be returned again: its locks are this transaction's own
 	for _, p := range c.picked {
 		again = append(again, p.id)
@@ -265,7 +264,7 @@ func (c *claiming) take(l *lane, kinds ...[]picked) (passed bool) {
 		c.picked = append(c.picked, p)
 		l.room--
 		if p.key != "" {
-			c.s.setCursor(l.id, p.key)
+			c.s.cursors.Keep(map[int64]string{l.id: p.key})
 		}
 		kind = 1 - kind
 	}
@@ -300,16 +299,6 @@ func (c *claiming) grant(ctx context.Context) error {
 		l.opens, l.closed = next, more == 0 && next.IsZero()
 	}
 	return nil
-}
-
-// setCursor remembers with which order key to go on.
-func (s *Store) setCursor(subscriber int64, key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.cursors) >= maxCached {
-		clear(s.cursors)
-	}
-	s.cursors[subscriber] = key
 }
 
 // holdKeys takes the keys of ordered rows. The first try is for a lock that
@@ -389,7 +378,7 @@ func (c *claiming) lease(ctx context.Context) error {
 			if err := r.scan(rows); err != nil {
 				return err
 			}
-			r.restore(&c.s.snapshots)
+			r.restore(c.s.snapshots)
 			c.leased[r.id] = r
 		}
 		return rows.Err()
@@ -425,19 +414,19 @@ where p.id = any ($1::bigint[]) and not exists (select from {schema}.delivery d 
 }
 
 // loadPayloads queues what loads those of the claims.
-func (c *claiming) loadPayloads(batch *pgx.Batch) map[bodyOf]*outhook.Payload {
-	var wanted []bodyOf
+func (c *claiming) loadPayloads(batch *pgx.Batch) map[stored.BodyOf]*outhook.Payload {
+	var wanted []stored.BodyOf
 	for _, r := range c.leased {
-		if r.payload.id != 0 {
+		if r.payload.ID != 0 {
 			wanted = append(wanted, r.payload)
 		}
 	}
-	return c.s.payloads.load(batch, c.s, wanted)
+	return c.s.load(batch, wanted)
 }
 
 // claims returns what was leased, in the order in which it was picked, with the standings
 // that are kept. It notes the places.
-func (c *claiming) claims(payloads map[bodyOf]*outhook.Payload) (claims []outhook.Claim, standings map[string]outhook.Standing) {
+func (c *claiming) claims(payloads map[stored.BodyOf]*outhook.Payload) (claims []outhook.Claim, standings map[string]outhook.Standing) {
 	c.places = make(map[outhook.Lease]place, len(c.leased))
 	for _, p := range c.picked {
 		r := c.leased[p.id]
@@ -461,7 +450,7 @@ func (c *claiming) claims(payloads map[bodyOf]*outhook.Payload) (claims []outhoo
 type leasedRow struct {
 	ctid    string
 	id      int64
-	payload bodyOf // of number 0: it has none
+	payload stored.BodyOf // of number 0: it has none
 	claim   outhook.Claim
 
 	// As they are stored, until it is restored.
@@ -474,13 +463,13 @@ type leasedRow struct {
 func (r *leasedRow) scan(rows pgx.Rows) error {
 	c := &r.claim
 	err := rows.Scan(&r.ctid, &r.id, &c.Token, &c.Attempt, &c.Unfinished, &r.expired, &c.ID.Event, &c.Type, &r.time, &c.OrderKey,
-		&c.HoldOnDead, &r.delay, &r.ttl, &r.digest, &r.payload.id, &r.snapshot, &c.Replay, &r.age)
-	r.payload.event = c.ID.Event
+		&c.HoldOnDead, &r.delay, &r.ttl, &r.digest, &r.payload.ID, &r.snapshot, &c.Replay, &r.age)
+	r.payload.Event = c.ID.Event
 	return err
 }
 
 // restore restores its claim, or says what is wrong with it.
-func (r *leasedRow) restore(snapshots *stored.Snapshots) {
+func (r *leasedRow) restore(snapshots stored.Snapshots) {
 	c := &r.claim
 	c.Delay, c.TTL, c.Age = time.Duration(r.delay), time.Duration(r.ttl), time.Duration(r.age)*time.Microsecond
 	if r.expired {
@@ -500,9 +489,9 @@ func (r *leasedRow) restore(snapshots *stored.Snapshots) {
 }
 
 // complete adds what other tables know.
-func (r *leasedRow) complete(subscriber string, payloads map[bodyOf]*outhook.Payload) {
+func (r *leasedRow) complete(subscriber string, payloads map[stored.BodyOf]*outhook.Payload) {
 	r.claim.ID.Subscriber = subscriber
-	if r.payload.id == 0 {
+	if r.payload.ID == 0 {
 		return
 	}
 	if r.claim.Payload = payloads[r.payload]; r.claim.Payload == nil {

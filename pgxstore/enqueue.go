@@ -28,8 +28,8 @@ func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery
 		// A commit waits for a lock, too, to send its notifications in order.
 		return nil, undone || hasCode(err, lockNotAvailable), err
 	}
-	s.cache(fresh.numbers)
-	s.payloads.keep(fresh.payloads)
+	s.subscribers.Keep(fresh.numbers)
+	s.payloads.Keep(fresh.payloads)
 	return fresh.isKnown, false, nil
 }
 
@@ -53,7 +53,7 @@ type querier interface {
 type enqueueResult struct {
 	isKnown  []bool // which of the deliveries were known
 	numbers  map[string]int64
-	payloads map[bodyOf]*outhook.Payload
+	payloads map[stored.BodyOf]*outhook.Payload
 }
 
 // enqueue stores deliveries in a transaction.
@@ -70,14 +70,14 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 	for i := range missing {
 		missing[i] = i
 	}
-	fresh := &enqueueResult{make([]bool, len(deliveries)), numbers, make(map[bodyOf]*outhook.Payload)}
+	fresh := &enqueueResult{make([]bool, len(deliveries)), numbers, make(map[stored.BodyOf]*outhook.Payload)}
 	for range 3 { // again if what was in the way has been pruned meanwhile
 		payloads, err := s.insert(ctx, q, rows, &missing)
 		if err != nil {
 			return nil, err
 		}
 		for i, id := range payloads {
-			fresh.payloads[bodyOf{id, deliveries[i].ID.Event}] = copyOf(deliveries[i].Payload)
+			fresh.payloads[bodyOf(id, deliveries[i].ID.Event)] = copyOf(deliveries[i].Payload)
 		}
 		if len(missing) == 0 {
 			return fresh, nil
@@ -111,7 +111,7 @@ func (s *Store) numbers(ctx context.Context, q querier, deliveries []outhook.Del
 	unknown := make(map[string]bool)
 	for i := range deliveries {
 		name := deliveries[i].ID.Subscriber
-		if id, ok := s.cached(name); ok {
+		if id, ok := s.subscribers.Find(name); ok {
 			numbers[name] = id
 		} else {
 			unknown[name] = true

@@ -170,18 +170,18 @@ func sinceColumn(states []outhook.State) string {
 
 // fill adds the payloads to records. One that is missing stays nil.
 func (s *Store) fill(ctx context.Context, q session, rows []foundRow) error {
-	var wanted []bodyOf
+	var wanted []stored.BodyOf
 	for i := range rows {
 		if n := rows[i].payload; n != nil {
-			wanted = append(wanted, bodyOf{*n, rows[i].ID.Event})
+			wanted = append(wanted, bodyOf(*n, rows[i].ID.Event))
 		}
 	}
 	batch := &pgx.Batch{}
-	payloads := s.payloads.load(batch, s, wanted)
+	payloads := s.load(batch, wanted)
 	err := send(ctx, q, batch)
 	for i := range rows {
 		if n := rows[i].payload; n != nil {
-			rows[i].Payload = payloads[bodyOf{*n, rows[i].ID.Event}]
+			rows[i].Payload = payloads[bodyOf(*n, rows[i].ID.Event)]
 		}
 	}
 	return err

@@ -36,7 +36,9 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 		if err != nil {
 			return nil, err
 		}
-		s.places.forget(rest)
+		for i := range rest {
+			s.places.Forget(rest[i].Lease)
+		}
 		rest = later // which have no place any more
 	}
 	return lost, nil
@@ -62,7 +64,7 @@ type leaseState struct {
 func newFinishing(s *Store, tx session, outcomes []outhook.Outcome) *finishing {
 	f := &finishing{s: s, tx: tx, outcomes: outcomes, leases: make([]leaseState, len(outcomes))}
 	for i := range outcomes {
-		f.leases[i].place, f.leases[i].live = s.places.find(outcomes[i].Lease)
+		f.leases[i].place, f.leases[i].live = s.places.Find(outcomes[i].Lease)
 	}
 	return f
 }

@@ -27,15 +27,15 @@ func FuzzRow(f *testing.F) {
 	f.Add("", "", []byte(nil), []byte(nil), []byte(nil), int64(0), int64(0), false)
 	f.Fuzz(func(t *testing.T, event, when string, snapshot, digest, header []byte, number, payload int64, expired bool) {
 		row := leasedRow{
-			payload: bodyOf{payload, event}, time: when, expired: expired, delay: number, ttl: number, age: number, digest: digest, snapshot: snapshot,
+			payload: bodyOf(payload, event), time: when, expired: expired, delay: number, ttl: number, age: number, digest: digest, snapshot: snapshot,
 			claim: outhook.Claim{Delivery: outhook.Delivery{ID: outhook.DeliveryID{Event: event}}, Token: number},
 		}
-		payloads := map[bodyOf]*outhook.Payload{{7, event + "x"}: {Body: []byte("another's")}, {8, "another"}: {Body: []byte("another's")}}
+		payloads := map[stored.BodyOf]*outhook.Payload{bodyOf(7, event+"x"): {Body: []byte("another's")}, bodyOf(8, "another"): {Body: []byte("another's")}}
 		restored, notHeader := stored.DecodeHeader(header)
 		if notHeader == nil {
-			payloads[bodyOf{7, event}] = &outhook.Payload{Header: restored, Body: []byte("its own")}
+			payloads[bodyOf(7, event)] = &outhook.Payload{Header: restored, Body: []byte("its own")}
 		}
-		row.restore(new(stored.Snapshots))
+		row.restore(stored.NewSnapshots())
 		row.complete("s", payloads)
 		c := row.claim
 		require.Equal(t, outhook.DeliveryID{Event: event, Subscriber: "s"}, c.ID)
@@ -43,10 +43,10 @@ func FuzzRow(f *testing.F) {
 
 		_, notTime := stored.DecodeTime(when)
 		notSnapshot := new(outhook.Snapshot).UnmarshalBinary(snapshot)
-		sound := notTime == nil && notSnapshot == nil && len(digest) == 32 && (payload == 0 || payloads[bodyOf{payload, event}] != nil) && !expired
+		sound := notTime == nil && notSnapshot == nil && len(digest) == 32 && (payload == 0 || payloads[bodyOf(payload, event)] != nil) && !expired
 		require.Equal(t, sound, c.Fault == "", c.Fault)
 		require.Equal(t, expired, c.Fault == outhook.ReasonExpired)
-		require.Same(t, payloads[bodyOf{payload, event}], c.Payload)
+		require.Same(t, payloads[bodyOf(payload, event)], c.Payload)
 		if sound {
 			want, err := asStored(snapshot)
 			require.NoError(t, err)

@@ -3,7 +3,6 @@ package pgxstore
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"strings"
 	"sync"
@@ -42,15 +41,14 @@ type Store struct {
 	stopped string            // after how long of standing still a client loses its transaction
 
 	statements sync.Map // completed, by what they are made of
-	snapshots  stored.Snapshots
-	payloads   payloads
-	places     places
 	lanes      seenLanes
 	group      *group
 
-	mu          sync.Mutex       // guards all below
-	subscribers map[string]int64 // numbers of names, all of them committed
-	cursors     map[int64]string // the order key of a subscriber that was claimed last
+	snapshots   stored.Snapshots
+	payloads    *stored.Payloads
+	places      *stored.Memory[outhook.Lease, place]
+	subscribers *stored.Memory[string, int64] // numbers of names, all of them committed
+	cursors     *stored.Memory[int64, string] // the order key of a subscriber that was claimed last
 }
 
 var (
@@ -60,8 +58,8 @@ var (
 	_ outhook.Manager       = (*Store)(nil)
 )
 
-// maxCached bounds each of the caches.
-const maxCached = 10_000
+// maxSubscribers bounds of how many subscribers something is remembered.
+const maxSubscribers = 10_000
 
 var validSchema = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,47}$`)
 
@@ -71,7 +69,12 @@ func New(pool *pgxpool.Pool, options *Options) (*Store, error) {
 	if pool == nil {
 		return nil, errors.New("pgxstore: new: no pool")
 	}
-	s := &Store{pool: pool, group: newGroup(), subscribers: make(map[string]int64), cursors: make(map[int64]string)}
+	s := &Store{
+		pool: pool, group: newGroup(), snapshots: stored.NewSnapshots(), payloads: stored.NewPayloads(),
+		places:      stored.NewMemory[outhook.Lease, place](maxPlaces, nil),
+		subscribers: stored.NewMemory[string, int64](maxSubscribers, nil),
+		cursors:     stored.NewMemory[int64, string](maxSubscribers, nil),
+	}
 	if options != nil {
 		s.options = *options
 	}
@@ -127,22 +130,4 @@ func micros(d time.Duration) int64 {
 		n++
 	}
 	return n
-}
-
-// cached returns the number of a subscriber that is known to be committed.
-func (s *Store) cached(name string) (id int64, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	id, ok = s.subscribers[name]
-	return id, ok
-}
-
-// cache remembers numbers of subscribers that are committed.
-func (s *Store) cache(ids map[string]int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.subscribers)+len(ids) > maxCached {
-		clear(s.subscribers)
-	}
-	maps.Copy(s.subscribers, ids)
 }

@@ -26,8 +26,12 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (outhoo
 	if err != nil {
 		return outhook.Claimed{}, err
 	}
-	s.places.add(c.picked)
-	s.payloads.keep(c.payloads)
+	leased := make(map[outhook.Lease]place, len(c.picked))
+	for i := range c.picked {
+		leased[c.picked[i].Lease()] = c.picked[i].place
+	}
+	s.places.Keep(leased)
+	s.payloads.Keep(c.payloads)
 	return claimed, nil
 }
 
@@ -47,7 +51,7 @@ type claimer struct {
 	nextSuspect int64
 
 	row      laneRow
-	payloads map[bodyOf]*outhook.Payload // that were read
+	payloads map[stored.BodyOf]*outhook.Payload // that were read
 }
 
 // lane is a subscriber that has pending deliveries.
@@ -68,7 +72,7 @@ type candidate struct {
 	payload *int64 // nil: it was enqueued without
 }
 
-func (d *candidate) bodyOf() bodyOf { return bodyOf{*d.payload, d.ID.Event} }
+func (d *candidate) bodyOf() stored.BodyOf { return stored.BodyOf{ID: *d.payload, Event: d.ID.Event} }
 
 // lanesQuery returns the subscribers in a part of the circle of turns, with the
 // delivery of each that can be claimed first. It leaps from one subscriber to the
@@ -302,11 +306,21 @@ func (c *claimer) lease() (claimed outhook.Claimed, err error) {
 
 // restorePayloads sets the payloads of what was picked, each of which is read once.
 func (c *claimer) restorePayloads() error {
-	missing := c.store.payloads.find(c.picked)
+	var missing []*candidate
+	for i := range c.picked {
+		d := &c.picked[i]
+		if d.payload == nil {
+			continue
+		}
+		var ok bool
+		if d.Payload, ok = c.store.payloads.Find(d.bodyOf()); !ok {
+			missing = append(missing, d)
+		}
+	}
 	if len(missing) == 0 {
 		return nil
 	}
-	var faults map[bodyOf]error
+	var faults map[stored.BodyOf]error
 	var err error
 	if c.payloads, faults, err = c.read(missing); err != nil {
 		return err

@@ -17,13 +17,13 @@ func (s *Store) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (kno
 	}
 	var named map[string]int64
 	err = s.write(ctx, "enqueue", func(t *transaction) (err error) {
-		known, named, err = t.enqueue(rows, &s.subscribers)
+		known, named, err = t.enqueue(rows, s.subscribers)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.subscribers.add(named)
+	s.subscribers.Keep(named)
 	return known, nil
 }
 
@@ -56,7 +56,7 @@ func encodeAll(deliveries []outhook.Delivery) ([]row, error) {
 }
 
 // enqueue returns also the numbers of subscribers that were not remembered.
-func (t *transaction) enqueue(rows []row, remembered *subscribers) (known []outhook.DeliveryID, named map[string]int64, err error) {
+func (t *transaction) enqueue(rows []row, remembered *stored.Memory[string, int64]) (known []outhook.DeliveryID, named map[string]int64, err error) {
 	var id int64 // the latest
 	if _, err := t.one("update outhook_meta set delivery = delivery + ?1 returning delivery - ?1", []any{len(rows)}, &id); err != nil {
 		return nil, nil, err
@@ -116,8 +116,8 @@ func (t *transaction) enqueue(rows []row, remembered *subscribers) (known []outh
 }
 
 // number returns the number of a subscriber. It adds it to named unless it is remembered.
-func (t *transaction) number(name string, remembered *subscribers, named map[string]int64) (id int64, err error) {
-	if id, ok := remembered.find(name); ok {
+func (t *transaction) number(name string, remembered *stored.Memory[string, int64], named map[string]int64) (id int64, err error) {
+	if id, ok := remembered.Find(name); ok {
 		return id, nil
 	}
 	if id, ok := named[name]; ok {

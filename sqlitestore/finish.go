@@ -26,7 +26,10 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 		}
 		attempts[i] = nullText(data)
 	}
-	found := s.places.find(outcomes)
+	found := make([]place, len(outcomes)) // zero: not remembered
+	for i := range outcomes {
+		found[i], _ = s.places.Find(outcomes[i].Lease)
+	}
 	err = s.writePatiently(ctx, "finish", patience(found), func(t *transaction) error {
 		f := finisher{transaction: t, standings: make(map[int64]*change)}
 		for i := range outcomes {
@@ -43,7 +46,9 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	if err != nil {
 		return nil, err
 	}
-	s.places.forget(outcomes)
+	for i := range outcomes {
+		s.places.Forget(outcomes[i].Lease)
+	}
 	return lost, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outhook/outhook"
+	"github.com/outhook/outhook/internal/stored"
 )
 
 // damaged are the columns that FuzzDamage overwrites, with how the row of the
@@ -103,7 +104,7 @@ func FuzzDamage(f *testing.F) {
 		if err != nil {
 			return // the table is strict
 		}
-		s.payloads = payloads{} // so that they are read
+		s.payloads = stored.NewPayloads() // so that they are read
 
 		seen := make(map[outhook.DeliveryID]bool)
 		for _, c := range claim(t, s) {

@@ -2,7 +2,6 @@ package sqlitestore
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -44,7 +43,7 @@ func TestRememberedPayloads(t *testing.T) {
 			require.Equal(t, text, string(claims[0].Payload.Body))
 			_, err := s.Finish(t.Context(), []outhook.Outcome{{Lease: claims[0].Lease(), State: outhook.Delivered}})
 			require.NoError(t, err)
-			require.Empty(t, s.places.of)
+			require.Zero(t, s.places.Len())
 			_, err = s.Prune(t.Context(), outhook.Filter{})
 			require.NoError(t, err)
 		}
@@ -85,29 +84,4 @@ func TestRememberedPayloads(t *testing.T) {
 		require.Len(t, claims, 2)
 		require.Equal(t, "new", string(claims[1].Payload.Body))
 	})
-}
-
-// TestRememberedIsBounded is of what is remembered of those that never come back.
-func TestRememberedIsBounded(t *testing.T) {
-	var p payloads
-	var places places
-	var named subscribers
-	leased, fresh := make([]candidate, 1000), make(map[string]int64)
-	for i := range 100 {
-		p.keep(map[bodyOf]*outhook.Payload{{id: int64(i)}: {Body: make([]byte, maxPayloadBytes/10)}})
-		for j := range leased {
-			leased[j].Token = int64(1000*i + j)
-			fresh[fmt.Sprint(1000*i+j)] = 1
-		}
-		places.add(leased)
-		named.add(fresh)
-		clear(fresh)
-		require.LessOrEqual(t, len(p.latest), 10)
-		require.LessOrEqual(t, len(places.of), maxPlaces)
-		require.LessOrEqual(t, len(named.ids), maxSubscribers)
-	}
-	require.NotEmpty(t, p.latest)
-	require.Contains(t, places.of, leased[0].Lease())
-	_, ok := named.find("99999")
-	require.True(t, ok)
 }

@@ -44,10 +44,13 @@ type Store struct {
 	now    func() time.Time
 
 	snapshots   stored.Snapshots
-	payloads    payloads
-	places      places
-	subscribers subscribers
+	payloads    *stored.Payloads
+	places      *stored.Memory[outhook.Lease, place]
+	subscribers *stored.Memory[string, int64] // numbers by name; their rows are never removed
 }
+
+// maxSubscribers bounds how many subscribers are remembered.
+const maxSubscribers = 50_000
 
 var (
 	_ outhook.Store         = (*Store)(nil)
@@ -91,7 +94,12 @@ func open(path string, options Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db: sql.OpenDB(c), writer: newWriter(c, options.BusyTimeout), now: time.Now}, nil
+	return &Store{
+		db: sql.OpenDB(c), writer: newWriter(c, options.BusyTimeout), now: time.Now,
+		snapshots: stored.NewSnapshots(), payloads: stored.NewPayloads(),
+		places:      stored.NewMemory[outhook.Lease, place](maxPlaces, nil),
+		subscribers: stored.NewMemory[string, int64](maxSubscribers, nil),
+	}, nil
 }
 
 // create makes an empty file that its owner alone can read, which SQLite then

@@ -35,7 +35,7 @@ func (h *hostTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (kn
 	if err == nil {
 		t := &transaction{executor: hosts{context.Background(), h.tx}, now: h.store.now().UnixNano()}
 		err = t.atomically(func(t *transaction) error {
-			known, _, err = t.enqueue(rows, &h.store.subscribers)
+			known, _, err = t.enqueue(rows, h.store.subscribers)
 			return err
 		})
 	}

@@ -2,7 +2,6 @@ package stored
 
 import (
 	"crypto/sha256"
-	"sync"
 
 	"github.com/outhook/outhook"
 )
@@ -12,18 +11,20 @@ const maxSnapshots = 4096
 
 // Snapshots restores snapshots from their stored form, and remembers them: what waits for
 // a subscriber mostly has the same one, and restoring it costs more than the rest of a
-// delivery. The zero value is ready to use.
+// delivery.
 type Snapshots struct {
-	mu       sync.Mutex
-	restored map[[sha256.Size]byte]outhook.Snapshot // by the sum of the stored form, which may hold keys; guarded by mu
+	restored *Memory[[sha256.Size]byte, outhook.Snapshot] // by the sum of the stored form, which may hold keys
+}
+
+// NewSnapshots returns Snapshots that remember nothing yet.
+func NewSnapshots() Snapshots {
+	return Snapshots{NewMemory[[sha256.Size]byte, outhook.Snapshot](maxSnapshots, nil)}
 }
 
 // Restore returns the snapshot whose MarshalBinary has returned data.
-func (s *Snapshots) Restore(data []byte) (outhook.Snapshot, error) {
+func (s Snapshots) Restore(data []byte) (outhook.Snapshot, error) {
 	sum := sha256.Sum256(data)
-	s.mu.Lock()
-	snapshot, ok := s.restored[sum]
-	s.mu.Unlock()
+	snapshot, ok := s.restored.Find(sum)
 	if ok {
 		return snapshot, nil
 	}
@@ -33,12 +34,7 @@ func (s *Snapshots) Restore(data []byte) (outhook.Snapshot, error) {
 	if snapshot.String() == sealed { // each is of one delivery
 		return snapshot, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.restored == nil || len(s.restored) >= maxSnapshots {
-		s.restored = make(map[[sha256.Size]byte]outhook.Snapshot)
-	}
-	s.restored[sum] = snapshot
+	s.restored.Keep(map[[sha256.Size]byte]outhook.Snapshot{sum: snapshot})
 	return snapshot, nil
 }
 

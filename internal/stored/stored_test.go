@@ -72,3 +72,30 @@ func TestTime(t *testing.T) {
 	_, err = DecodeTime("damaged")
 	require.Error(t, err)
 }
+
+// TestPayloads sees to it that bodies of no bytes do not grow them for ever.
+func TestPayloads(t *testing.T) {
+	payloads := NewPayloads()
+	for i := range 20_000 {
+		payloads.Keep(map[BodyOf]*outhook.Payload{{int64(i), "e"}: {}})
+	}
+	require.Positive(t, payloads.Len())
+	require.LessOrEqual(t, payloads.Len(), maxPayloadBytes/payloadBytes)
+}
+
+func TestMemory(t *testing.T) {
+	m := NewMemory[string, int](10, func(n int) int { return n })
+	m.Keep(map[string]int{"a": 4, "b": 6})
+	m.Keep(map[string]int{"a": 3}) // in place of the other
+	m.Forget("b")
+	m.Forget("c")
+	m.Keep(map[string]int{"d": 7})
+	a, _ := m.Find("a")
+	d, _ := m.Find("d")
+	require.Equal(t, []int{3, 7}, []int{a, d})
+	m.Keep(map[string]int{"e": 1})
+	_, ok := m.Find("a")
+	require.False(t, ok, "it was full")
+	_, ok = m.Find("e")
+	require.True(t, ok)
+}

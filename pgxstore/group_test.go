@@ -163,23 +163,25 @@ func TestGroupLeave(t *testing.T) {
 
 // TestPlaceOfAnother: a lease that is found at its place, but is not the latest there, is lost.
 func TestPlaceOfAnother(t *testing.T) {
-	s := newStore(t, nil)
-	sleep, err := freeze(s)
-	require.NoError(t, err)
-	enqueued(t, s, 1, nil)
-	first := claim(t, s, all).Claims[0]
-	sleep(2 * time.Hour)
-	second := claim(t, s, all).Claims[0]
-	at, _ := s.places.Find(second.Lease())
-	s.places.Keep(map[outhook.Lease]place{first.Lease(): at}) // as after a vacuum
-	lost, err := s.Finish(t.Context(), []outhook.Outcome{{Lease: first.Lease(), State: outhook.Dead}})
-	require.NoError(t, err)
-	require.Equal(t, []outhook.Lease{first.Lease()}, lost)
-	_, found := s.places.Find(first.Lease())
-	require.False(t, found)
-	lost, err = s.Finish(t.Context(), []outhook.Outcome{{Lease: second.Lease(), State: outhook.Delivered}})
-	require.NoError(t, err)
-	require.Empty(t, lost)
+	for _, state := range []outhook.State{outhook.Delivered, outhook.Dead} {
+		s := newStore(t, nil)
+		sleep, err := freeze(s)
+		require.NoError(t, err)
+		enqueued(t, s, 1, nil)
+		first := claim(t, s, all).Claims[0]
+		sleep(2 * time.Hour)
+		second := claim(t, s, all).Claims[0]
+		at, _ := s.places.Find(second.Lease())
+		s.places.Keep(map[outhook.Lease]place{first.Lease(): at}) // as after a vacuum
+		lost, err := s.Finish(t.Context(), []outhook.Outcome{{Lease: first.Lease(), State: state}})
+		require.NoError(t, err)
+		require.Equal(t, []outhook.Lease{first.Lease()}, lost)
+		_, found := s.places.Find(first.Lease())
+		require.False(t, found)
+		lost, err = s.Finish(t.Context(), []outhook.Outcome{{Lease: second.Lease(), State: outhook.Delivered}})
+		require.NoError(t, err)
+		require.Empty(t, lost)
+	}
 }
 
 // TestGroupTakesAll: a call that has a place stores all that waits, as those who have come

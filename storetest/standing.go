@@ -192,8 +192,8 @@ func effects(t *trial) {
 		t.check(s.Subscriber != "s" || s != outhook.Standing{Subscriber: "s"}, "the zero standing of %s is kept", s.Subscriber)
 	}
 
-	t.events("a", "b", "c", "d", "e")
-	claims := t.take("a", "b", "c", "d", "e")
+	t.events("a", "b", "c", "d", "e", "f")
+	claims := t.take("a", "b", "c", "d", "e", "f")
 	pause := with(retry(claims[0], 0), outhook.Effect{Pause: 2 * hour, Reason: "slow"})
 	t.finish(pause)
 	s := t.kept("s")
@@ -217,6 +217,9 @@ func effects(t *trial) {
 	t.finish(with(outcome(claims[4], outhook.Delivered), outhook.Effect{Disable: true}))
 	s = t.kept("s")
 	t.check(s == outhook.Standing{Subscriber: "s", Epoch: 2}, "the standing is %+v, want the effect of an older epoch to be void", s)
+	t.standing("s", func(_ time.Time, s *outhook.Standing) { s.Failures = 3 })
+	t.finish(with(outcome(claims[5], outhook.Delivered), outhook.Effect{Epoch: 2, Success: true}))
+	t.check(t.kept("s") == s, "the standing is %+v, want no failures after a success", t.kept("s"))
 
 	// A claim comes with the standings that are kept, of its subscribers alone.
 	t.standing("other", func(_ time.Time, s *outhook.Standing) { s.Failures = 7 })

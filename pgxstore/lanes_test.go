@@ -1,0 +1,127 @@
+package pgxstore
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/outhook/outhook"
+)
+
+// TestKnownLanes shows that a store which remembers who had something pending finds all
+// others, wherever their numbers are.
+func TestKnownLanes(t *testing.T) {
+	one := outhook.ClaimRequest{Limit: 100, PerSubscriber: 1, SuspectAfter: 5, Suspects: 1, Lease: time.Hour}
+	of := func(claimed outhook.Claimed) (subscribers []string) {
+		for _, c := range claimed.Claims {
+			subscribers = append(subscribers, c.ID.Subscriber)
+		}
+		return subscribers
+	}
+	var events int
+	send := func(t *testing.T, s *Store, subscribers ...string) {
+		var list []outhook.Delivery
+		for _, name := range subscribers {
+			events++
+			list = append(list, newDelivery(t, fmt.Sprint("e", events), name))
+		}
+		_, err := s.Enqueue(t.Context(), list)
+		require.NoError(t, err)
+	}
+	// Numbers are given in the order of the names.
+	setUp := func(t *testing.T) (s, other *Store) {
+		s = newStore(t, nil)
+		send(t, s, "a", "b", "c", "d", "e")
+		require.Len(t, claim(t, s, one).Claims, 5)
+		other, err := New(s.pool, &s.options)
+		require.NoError(t, err)
+		_, err = s.pool.Exec(t.Context(), s.sql(`delete from {schema}.pending where subscriber not in (2, 4)`))
+		require.NoError(t, err)
+		send(t, s, "b", "d")
+		require.Equal(t, []string{"b", "d"}, of(claim(t, other, one)))
+		require.Equal(t, []int64{2, 4}, other.lanes.known())
+		return s, other
+	}
+	for _, name := range []string{"a", "c", "e"} {
+		t.Run("a new one: "+name, func(t *testing.T) {
+			s, other := setUp(t)
+			send(t, s, "b", name, "d")
+			require.ElementsMatch(t, []string{"b", name, "d"}, of(claim(t, other, one)))
+			require.Len(t, other.lanes.known(), 3)
+		})
+	}
+	t.Run("all of them, in their turns", func(t *testing.T) {
+		s, other := setUp(t)
+		send(t, s, "b", "b", "d", "d")
+		two := one
+		two.Limit = 1
+		require.Equal(t, []string{"b"}, of(claim(t, other, two)))
+		require.Equal(t, []string{"d"}, of(claim(t, other, two)))
+		require.Equal(t, []string{"b"}, of(claim(t, other, two)))
+		require.Equal(t, []string{"d"}, of(claim(t, other, two)))
+		require.Empty(t, of(claim(t, other, two)))
+	})
+	for _, name := range []string{"a", "b"} {
+		t.Run("one whose row is missing hides nobody: "+name, func(t *testing.T) {
+			s, other := setUp(t)
+			send(t, s, name, "c", "d")
+			_, err := s.pool.Exec(t.Context(), s.sql(`delete from {schema}.subscriber where name = $1::text`), name)
+			require.NoError(t, err)
+			require.ElementsMatch(t, []string{"c", "d"}, of(claim(t, other, one)))
+			send(t, s, "c", "d")
+			require.ElementsMatch(t, []string{"c", "d"}, of(claim(t, other, one)))
+		})
+	}
+	t.Run("those that have nothing any more are forgotten", func(t *testing.T) {
+		s, other := setUp(t)
+		_, err := s.pool.Exec(t.Context(), s.sql(`delete from {schema}.pending where subscriber = 2`))
+		require.NoError(t, err)
+		for range forgetLanes {
+			require.Empty(t, claim(t, other, one).Claims)
+			require.Equal(t, []int64{2, 4}, other.lanes.known())
+		}
+		require.Empty(t, claim(t, other, one).Claims)
+		require.Equal(t, []int64{4}, other.lanes.known())
+		send(t, s, "b")
+		require.Equal(t, []string{"b"}, of(claim(t, other, one)))
+	})
+	t.Run("as many as are looked at in one go", func(t *testing.T) {
+		s := newStore(t, nil)
+		for i := range minLanes {
+			send(t, s, fmt.Sprint("many", i))
+		}
+		require.Len(t, claim(t, s, one).Claims, minLanes)
+		require.Len(t, s.lanes.known(), minLanes)
+		less := one
+		less.Limit = minLanes
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		claimed, err := s.Claim(ctx, less) // all that waits is leased
+		require.NoError(t, err)
+		require.Empty(t, claimed.Claims)
+		require.Positive(t, claimed.Next)
+	})
+	t.Run("more than are looked at in one go", func(t *testing.T) {
+		s, other := setUp(t)
+		var many []string
+		for i := range 2*minLanes + 10 {
+			many = append(many, fmt.Sprint("many", i))
+		}
+		all := one
+		all.Limit = minLanes // so many are looked at in one go
+		for round := range 3 {
+			send(t, s, many...)
+			seen := make(map[string]bool)
+			for range 3 {
+				for _, name := range of(claim(t, other, all)) {
+					require.False(t, seen[name], "round %d: %s had a turn before others", round, name)
+					seen[name] = true
+				}
+			}
+			require.Len(t, seen, len(many))
+		}
+	})
+}

@@ -46,8 +46,8 @@ var (
 // Send and New report all faults of a call at once, joined with [errors.Join].
 // It matches [ErrInvalid].
 type FieldError struct {
-	Subscriber string // ID of the subscriber at fault, empty for an event or option
-	Field      string // Go name of the field, as in "URL" or "Keys[1]"
+	Subscriber string // ID of the subscriber at fault, empty for an event or option, or if it has none
+	Field      string // Go name of the field, as in "URL", "Keys[1]", "Event.Type", "Options.Poll" or "subscribers[2].ID"
 	Reason     string // what is wrong with its value
 
 	cause error // nil, or what Reason is the text of

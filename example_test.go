@@ -92,7 +92,7 @@ func ExampleNew() {
 	fmt.Println(errors.Is(err, outhook.ErrInvalid))
 	// Output:
 	// outhook: Options.MaxUnfinished: 1 is below 3
-	// outhook: Options.Lease: 1m0s is shorter than Timeout and 10s
+	// outhook: Options.Lease: 1m0s is shorter than Timeout + 10s = 1m10s
 	// true
 }
 

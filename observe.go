@@ -33,7 +33,7 @@ type Observer struct {
 	Retrying  func(ctx context.Context, o Observation) // After is set
 	Dead      func(ctx context.Context, o Observation) // Reason is set
 	Cancelled func(ctx context.Context, o Observation) // Reason is set; not for Dispatcher.Cancel
-	Held      func(ctx context.Context, o Observation) // Reason and After are set: no Directory or Sealer could give the subscriber
+	Held      func(ctx context.Context, o Observation) // Reason and After are set: no Directory or Sealer could give the subscriber. Not for what waits for one that is paused or disabled
 
 	// Standing is called when outcomes have changed the state of a
 	// subscriber, once for each change, by one of the processes that share

@@ -53,7 +53,7 @@ var optionTests = map[string]func(t *testing.T){
 		require.NotEmpty(t, w.to("")[0].header[headerSignature], "both schemes sign")
 		s.Keys[1].Scheme = "other"
 		_, err = d.Try(t.Context(), Event{Type: "x"}, s)
-		require.ErrorContains(t, err, "Keys[1]: its Scheme is not in Options.Signers")
+		require.ErrorContains(t, err, "Keys[1]: its Scheme \"other\" is neither built in nor in Options.Signers")
 	},
 	"Directory": func(t *testing.T) {
 		first := func(directory Directory) call {
@@ -470,7 +470,7 @@ func TestOptions(t *testing.T) {
 		require.Equal(t, "Store", field.Field)
 
 		_, err = New(NewMemoryStore(), &Options{Timeout: time.Minute, Lease: time.Minute})
-		require.EqualError(t, err, "outhook: Options.Lease: 1m0s is shorter than Timeout and 10s")
+		require.EqualError(t, err, "outhook: Options.Lease: 1m0s is shorter than Timeout + 10s = 1m10s")
 	})
 
 	t.Run("options are copied", func(t *testing.T) {

@@ -194,7 +194,7 @@ func (o Options) complete() (Options, error) {
 		o.Grace = 10 * time.Second
 	}
 	if o.Lease < o.Timeout+writeBudget {
-		f.add("", "Options.Lease", "%v is shorter than Timeout and %v", o.Lease, writeBudget)
+		f.add("", "Options.Lease", "%v is shorter than Timeout + %v = %v", o.Lease, writeBudget, o.Timeout+writeBudget)
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "outhook/1"
@@ -298,7 +298,7 @@ func New(store Store, options *Options) (*Dispatcher, error) {
 // A Receipt says what Send did with an event for each subscriber, by ID.
 type Receipt struct {
 	EventID  string   // as given or made, also on error: send it again under this ID
-	Accepted []string // will be attempted
+	Accepted []string // stored; to be attempted when their standings allow it: one that is disabled waits
 	Known    []string // the event was sent to them before; nothing changed
 	Filtered []string // did not want it, by Events or Encode
 }
@@ -343,10 +343,14 @@ func (d *Dispatcher) send(ctx context.Context, enqueuer Enqueuer, event Event, s
 	seen := make(map[string]bool, len(subscribers))
 	for i := range subscribers {
 		s := &subscribers[i]
-		if seen[s.ID] {
+		if seen[s.ID] && s.ID != "" {
 			f.add(s.ID, "ID", "stands twice in the list")
 		}
 		seen[s.ID] = true
+		if s.ID == "" {
+			f.add("", fmt.Sprintf("subscribers[%d].ID", i), "is empty")
+			continue
+		}
 		delivery, wanted := d.delivery(content, s, d.directory != nil, &f)
 		if wanted {
 			deliveries = append(deliveries, delivery)
@@ -402,7 +406,7 @@ func (d *Dispatcher) delivery(c *content, s *Subscriber, lookUp bool, f *faults)
 	}
 	for i, pattern := range s.Events {
 		if !validPattern(pattern) {
-			f.add(s.ID, fmt.Sprintf("Events[%d]", i), `%q is no event type, none followed by ".*", and not "*"`, clip(pattern))
+			f.add(s.ID, fmt.Sprintf("Events[%d]", i), `%q is neither an event type, nor one followed by ".*", nor "*"`, clip(pattern))
 		}
 	}
 	t := d.lookedUp

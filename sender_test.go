@@ -90,7 +90,7 @@ func TestSend(t *testing.T) {
 		require.ErrorIs(t, err, ErrInvalid)
 		for _, fault := range []string{"Event.ID", "Event.Type", "Event.OrderKey", "Event.Delay", "Event.TTL", "Event.Labels",
 			`"bad": URL`, `"bad": Events[0]`, `"bad": Header`, `"bad": Keys[0]`, `"bad": Timeout`, `"bad": Concurrency`,
-			"ID: \"\"", `"good": ID: stands twice`} {
+			"subscribers[2].ID: is empty", `"good": ID: stands twice`} {
 			require.ErrorContains(t, err, fault)
 		}
 		_, err = d.Send(t.Context(), Event{Type: "x"}, []Subscriber{bad, failing, large})

@@ -264,7 +264,7 @@ func checkKeys(s *Subscriber, signers map[string]Signer, now time.Time, f *fault
 		}
 		signer := signers[key.Scheme]
 		if signer == nil {
-			f.add(s.ID, field, "its Scheme is not in Options.Signers")
+			f.add(s.ID, field, "its Scheme %q is neither built in nor in Options.Signers", clip(key.Scheme))
 			continue
 		}
 		if checker, ok := signer.(interface{ CheckKey(Key) error }); ok {

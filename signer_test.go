@@ -162,7 +162,7 @@ func TestCheckKeys(t *testing.T) {
 		{"none", nil, false, `outhook: subscriber "s": Keys: there is no live key; set Unsigned for a receiver that needs none`},
 		{"expired", []Key{expired}, false, `outhook: subscriber "s": Keys: there is no live key; set Unsigned for a receiver that needs none`},
 		{"unsigned with key", []Key{live}, true, `outhook: subscriber "s": Unsigned: is set together with Keys`},
-		{"unknown scheme", []Key{{Scheme: "no"}}, false, `outhook: subscriber "s": Keys[0]: its Scheme is not in Options.Signers`},
+		{"unknown scheme", []Key{{Scheme: "no"}}, false, `outhook: subscriber "s": Keys[0]: its Scheme "no" is neither built in nor in Options.Signers`},
 		{"faulty", []Key{live, {}}, false, `outhook: subscriber "s": Keys[1]: the secret does not begin with whsec_, whsk_ or whpk_`},
 		{"16", slices.Repeat([]Key{live}, 16), false, ""},
 		{"17", slices.Repeat([]Key{live}, 17), false, `outhook: subscriber "s": Keys: 17 keys are more than 16`},

@@ -68,14 +68,18 @@ func Open(ctx context.Context, path string, options *Options) (*Store, error) {
 	}
 	s, err := open(path, *options)
 	if err != nil {
-		return nil, fmt.Errorf("sqlitestore: open: %w", err)
+		return nil, openError(path, err)
 	}
 	// One that is made, or recovered after a crash, by several handles at one
 	// time can be busy in ways of its own.
 	if err := patiently(ctx, s.writer.wait, func() error { return s.migrate(ctx) }); err != nil {
-		return nil, errors.Join(fmt.Errorf("sqlitestore: open: %w", err), s.Close())
+		return nil, errors.Join(openError(path, err), s.Close())
 	}
 	return s, nil
+}
+
+func openError(path string, err error) error {
+	return fmt.Errorf("sqlitestore: open %q: %w", path, err)
 }
 
 func open(path string, options Options) (*Store, error) {

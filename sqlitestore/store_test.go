@@ -177,7 +177,7 @@ func TestOpen(t *testing.T) {
 		for _, path := range []string{"", ":memory:", t.TempDir(), filepath.Join(t.TempDir(), "missing", "hooks.db"), text} {
 			s, err := Open(ctx, path, nil)
 			require.Nil(t, s, path)
-			require.ErrorContains(t, err, "sqlitestore: open: ", path)
+			require.ErrorContains(t, err, fmt.Sprintf("sqlitestore: open %q: ", path))
 		}
 	})
 	t.Run("all at one time", func(t *testing.T) {

@@ -320,6 +320,7 @@ func claimFaults(t *trial) {
 			want = outhook.ReasonExpired
 		}
 		t.check(c.Fault == want, "%s has fault %q, want %q", c.ID, c.Fault, want)
+		t.check(c.Type != "" && c.Payload != nil && c.Snapshot != outhook.Snapshot{}, "%s came back without its type, payload or snapshot, which observers are told of", c.ID)
 	}
 	// The Dispatcher makes it dead, and the next of its order comes.
 	t.enqueue(t.delivery("second", "s", key("k")))

@@ -57,7 +57,14 @@ func fields(t *trial) {
 			difference := compare(&c.Delivery, &deliveries[i])
 			t.check(difference == "", "claim %d of %v did not come back as it was given: %s", round+1, c.ID, difference)
 			t.check(c.Age >= 0 && c.Age <= patience, "the Age of %v is %v", c.ID, c.Age)
+			if t.exact() {
+				want := time.Duration(round) * time.Minute
+				t.check(c.Age == want, "the Age of %v is %v, want %v", c.ID, c.Age, want)
+			}
 			t.finish(retry(c, 0))
+		}
+		if t.exact() {
+			t.pass(time.Minute)
 		}
 	}
 

@@ -100,7 +100,7 @@ func compare(got, want *outhook.Delivery) string {
 	case got.Type != want.Type:
 		return differs("Type", got.Type, want.Type)
 	case !got.Time.Equal(want.Time):
-		return differs("Time", got.Time, want.Time)
+		return differs("Time", got.Time.UTC(), want.Time.UTC()) // which shows all of them
 	case got.OrderKey != want.OrderKey:
 		return differs("OrderKey", got.OrderKey, want.OrderKey)
 	case got.HoldOnDead != want.HoldOnDead:

@@ -61,7 +61,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		writes:  writes,
 		lanes:   make(map[string]*workerLane),
 		work:    make(chan *job, d.options.Concurrency+d.maxAhead()),
-		reports: make(chan report, maxBatch),
+		reports: make(chan report, min(maxBatch, 4*d.options.Concurrency)),
 		ahead:   d.minAhead(),
 		counted: time.Now(),
 		moved:   time.Now(),
@@ -119,7 +119,7 @@ func after(ctx context.Context, begin <-chan struct{}, d time.Duration, f func()
 // aheadTime, at least a quarter of them, and at most eight times as many as they are. They
 // count for the room of their subscribers like those in flight.
 const (
-	aheadTime = 100 * time.Millisecond
+	aheadTime = 50 * time.Millisecond
 	stallTime = time.Second // without a free slot, after which most of it is given back
 )
 
@@ -303,7 +303,7 @@ func (w *worker) request() (ClaimRequest, bool) {
 
 // reckon sets how many deliveries are claimed ahead. w.mu is locked.
 func (w *worker) reckon(now time.Time) {
-	if since := now.Sub(w.counted); since >= aheadTime/10 {
+	if since := now.Sub(w.counted); since >= aheadTime/5 {
 		n := int(float64(w.left-w.before) * float64(aheadTime) / float64(since))
 		w.ahead = min(max(n, w.d.minAhead()), w.d.maxAhead())
 		w.before, w.counted = w.left, now
@@ -634,7 +634,7 @@ func released(j *job) Outcome {
 }
 
 // maxBatch bounds how many outcomes are stored at once, and gatherTime how long the first of
-// them waits for others. It waits only while jobs wait for slots: nobody waits for it then.
+// them waits for others: while jobs wait for slots, and nobody for it.
 const (
 	maxBatch   = 250
 	gatherTime = 3 * time.Millisecond
@@ -645,7 +645,7 @@ func (w *worker) finish() {
 	batch := make([]report, 0, maxBatch)
 	for first := range w.reports {
 		batch = append(batch[:0], first)
-		if len(w.work) > 0 {
+		if len(w.work) > 0 && !w.awaited(&first) {
 			time.Sleep(gatherTime)
 		}
 	gather:
@@ -666,6 +666,13 @@ func (w *worker) finish() {
 			w.fallBehind(false)
 		}
 	}
+}
+
+// awaited reports whether something cannot be claimed before an outcome is stored.
+func (w *worker) awaited(r *report) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return r.job.OrderKey != "" || r.outcome.Effect != nil || r.job.lane.closed
 }
 
 // write stores a batch, again and again until the store has answered or the

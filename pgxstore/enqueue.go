@@ -29,6 +29,9 @@ func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery
 		return nil, undone || hasCode(err, lockNotAvailable), err
 	}
 	s.subscribers.Keep(fresh.numbers)
+	for of, payload := range fresh.payloads {
+		fresh.payloads[of] = copyOf(payload)
+	}
 	s.payloads.Keep(fresh.payloads)
 	return fresh.isKnown, false, nil
 }
@@ -77,7 +80,7 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 			return nil, err
 		}
 		for i, id := range payloads {
-			fresh.payloads[bodyOf(id, deliveries[i].ID.Event)] = copyOf(deliveries[i].Payload)
+			fresh.payloads[bodyOf(id, deliveries[i].ID.Event)] = deliveries[i].Payload
 		}
 		if len(missing) == 0 {
 			return fresh, nil

@@ -15,9 +15,10 @@ import (
 // Finish implements [outhook.Store]. An outcome whose State is none of the four is
 // reported as lost.
 //
-// Its transaction locks rows of pending, first those that are settled and then the others,
-// each in the order of their numbers, and then those of subscriber likewise. It waits for a Claim that has
-// locked one of them, which a lease that has ended can be.
+// A transaction locks rows of pending, first those that are delivered and nothing else, then
+// others that are settled, then the rest, each in the order of their numbers, and then those of
+// subscriber likewise. It waits for a Claim that has locked one of them, which a lease that has
+// ended can be. There is a second one for what the first did not find where it was.
 func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []outhook.Lease, err error) {
 	if len(outcomes) == 0 {
 		return nil, ctx.Err()
@@ -44,7 +45,7 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	return lost, nil
 }
 
-// A finishing is one call of Finish. What it knows the places of it applies at once; the
+// A finishing is one transaction of Finish. What it knows the places of it applies at once; the
 // rest, and what is not found there any more, it looks for by name.
 type finishing struct {
 	s        *Store
@@ -59,12 +60,20 @@ type leaseState struct {
 	live    bool // as far as it is known; the outcome is to be applied
 	applied bool
 	known   bool // an outcome was applied, now or before
+	again   bool // there are several outcomes of it: the first is the one
 }
 
 func newFinishing(s *Store, tx session, outcomes []outhook.Outcome) *finishing {
 	f := &finishing{s: s, tx: tx, outcomes: outcomes, leases: make([]leaseState, len(outcomes))}
+	first := make(map[outhook.Lease]int, len(outcomes))
 	for i := range outcomes {
-		f.leases[i].place, f.leases[i].live = s.places.Find(outcomes[i].Lease)
+		lease := outcomes[i].Lease
+		f.leases[i].place, f.leases[i].live = s.places.Find(lease)
+		if j, ok := first[lease]; ok {
+			f.leases[i].again, f.leases[j].again = true, true
+		} else {
+			first[lease] = i
+		}
 	}
 	return f
 }
@@ -81,7 +90,7 @@ func (f *finishing) plain() bool {
 
 func (f *finishing) isPlain(i int) bool {
 	o, l := &f.outcomes[i], &f.leases[i]
-	return l.live && !l.ordered && o.State == outhook.Delivered && o.Effect == nil
+	return l.live && !l.again && !l.ordered && o.State == outhook.Delivered && o.Effect == nil
 }
 
 // deliverAll stores outcomes that are plain, with one statement, and commits. It returns

@@ -184,6 +184,24 @@ func TestPlaceOfAnother(t *testing.T) {
 	}
 }
 
+// TestFinishTwice: of several outcomes of a lease in one call the first is the one.
+func TestFinishTwice(t *testing.T) {
+	s := newStore(t, nil)
+	enqueued(t, s, 3, nil)
+	claims := claim(t, s, all).Claims
+	var outcomes []outhook.Outcome
+	for i, state := range []outhook.State{outhook.Dead, outhook.Delivered, outhook.Cancelled} {
+		outcomes = append(outcomes, outhook.Outcome{Lease: claims[i].Lease(), State: state}, outhook.Outcome{Lease: claims[i].Lease(), State: outhook.Delivered})
+	}
+	_, err := s.Finish(t.Context(), outcomes)
+	require.NoError(t, err)
+	for i := range claims {
+		record, err := s.Get(t.Context(), claims[i].ID)
+		require.NoError(t, err)
+		require.Equal(t, outcomes[2*i].State, record.State)
+	}
+}
+
 // TestGroupTakesAll: a call that has a place stores all that waits, as those who have come
 // before it may have no need for one.
 func TestGroupTakesAll(t *testing.T) {

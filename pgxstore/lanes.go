@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -66,12 +67,16 @@ const laneColumns = `lane.id, coalesce(s.name, ''),
     coalesce((select true from {schema}.pending p where p.subscriber = lane.id and p.key > '' order by p.key limit 1), false),
     s.standing::text, coalesce(s.opens = 'infinity', false), case when s.opens > {now} and s.opens < 'infinity' then s.opens end, {now}`
 
-// knownLanes returns, for each of the numbers given, which may be those of lanes, the next
-// subscriber that has something pending.
+// knownLanes returns, for each of the gaps between numbers that are known, with the upper one of
+// these, the first subscriber that has something pending. No step goes beyond its gap, so that
+// all together pass once over what vacuum has not removed yet.
 const knownLanes = `
 select (select last_value from {schema}.turn), ` + laneColumns + `
-from unnest($1::bigint[]) known (id)
-cross join lateral (select p.subscriber from {schema}.pending p where p.subscriber > known.id order by p.subscriber limit 1) lane (id)
+from unnest($1::bigint[], $2::bigint[]) gap (above, upto)
+cross join lateral (
+    select p.subscriber from {schema}.pending p where p.subscriber > gap.above and p.subscriber <= gap.upto
+    order by p.subscriber limit 1
+) lane (id)
 left join lateral (select * from {schema}.subscriber s where s.id = lane.id limit 1) s on true`
 
 // look returns the next lanes of the cycle, at most n, and moves on.
@@ -117,15 +122,13 @@ func (c *claiming) lookAt(ctx context.Context, at *cycle, known []int64) (lanes 
 			lanes = append(lanes, l)
 		}
 		return rows.Err()
-	}, c.s.sql(knownLanes), append([]int64{-1}, known...))
+	}, c.s.sql(knownLanes), append([]int64{math.MinInt64}, known...), append(slices.Clone(known), math.MaxInt64))
 	if err != nil || !ok {
 		return nil, false, err
 	}
 	c.s.lanes.see(lanes)
 	place := func(l *lane) int64 { return l.id - turn - 1 } // those up to turn are the last
 	slices.SortFunc(lanes, func(a, b *lane) int { return cmp.Compare(uint64(place(a)), uint64(place(b))) })
-	// Those behind one that has nothing any more were found twice.
-	lanes = slices.CompactFunc(lanes, func(a, b *lane) bool { return a.id == b.id })
 	if len(lanes) > 0 {
 		at.moveTo(turn, lanes[len(lanes)-1])
 	}

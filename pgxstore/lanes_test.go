@@ -2,7 +2,9 @@ package pgxstore
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -124,4 +126,35 @@ func TestKnownLanes(t *testing.T) {
 			require.Len(t, seen, len(many))
 		}
 	})
+}
+
+// TestKnownLanesPassOnce shows that lanes which have nothing any more are not passed by again
+// for each lane before them, while vacuum must not remove what they had.
+func TestKnownLanesPassOnce(t *testing.T) {
+	s := newStore(t, nil)
+	fill(t, s, "s", 20, 20_000, 0)
+	watched, seen := watch(t, s)
+	one := outhook.ClaimRequest{Limit: 100, PerSubscriber: 1, SuspectAfter: 5, Suspects: 1, Lease: time.Hour}
+	require.Len(t, claim(t, watched, one).Claims, 20)
+	stopped(t, s, `set transaction isolation level repeatable read; select 1`)
+	_, err := s.pool.Exec(t.Context(), s.sql(`delete from {schema}.pending where subscriber <> 20`))
+	require.NoError(t, err)
+	seen.statements = nil
+	require.Len(t, claim(t, watched, one).Claims, 1)
+	read := func(st statement) int {
+		var plans []struct {
+			Plan struct {
+				Hit int `json:"Shared Hit Blocks"`
+			}
+		}
+		text := explain(t, s, []statement{st}, "analyze, buffers, format json")[0]
+		require.NoError(t, json.Unmarshal([]byte(text), &plans))
+		return plans[0].Plan.Hit
+	}
+	i := slices.IndexFunc(seen.statements, func(st statement) bool { return st.sql == s.sql(knownLanes) })
+	require.GreaterOrEqual(t, i, 0)
+	all := read(statement{s.sql(lookLanes), []any{nil, nil, false, 100}})
+	known := read(seen.statements[i])
+	require.Greater(t, all, 19_000/100, "nothing is in the way")
+	require.Less(t, known, 2*all)
 }

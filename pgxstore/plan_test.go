@@ -76,21 +76,23 @@ func explain(t testing.TB, s *Store, statements []statement, how string) (plans 
 	return plans
 }
 
-// claimStatements are the statements of a call of Claim that finds less than it asks
-// for, so that it makes all that there are.
+// claimStatements are the statements of calls of Claim that find less than they ask
+// for, so that they make all that there are, and of Finish.
 func claimStatements(t testing.TB, s *Store, request outhook.ClaimRequest) (list []statement) {
 	t.Helper()
 	watched, seen := watch(t, s)
-	claimed, err := watched.Claim(context.Background(), request)
-	require.NoError(t, err)
-	require.NotEmpty(t, claimed.Claims)
-	var outcomes []outhook.Outcome
-	for i := range claimed.Claims {
-		state := []outhook.State{outhook.Pending, outhook.Delivered}[i%2]
-		outcomes = append(outcomes, outhook.Outcome{Lease: claimed.Claims[i].Lease(), State: state})
+	for range 2 { // the second one remembers the subscribers
+		claimed, err := watched.Claim(context.Background(), request)
+		require.NoError(t, err)
+		require.NotEmpty(t, claimed.Claims)
+		var outcomes []outhook.Outcome
+		for i := range claimed.Claims {
+			state := []outhook.State{outhook.Pending, outhook.Delivered}[i%2]
+			outcomes = append(outcomes, outhook.Outcome{Lease: claimed.Claims[i].Lease(), State: state})
+		}
+		_, err = watched.Finish(context.Background(), outcomes)
+		require.NoError(t, err)
 	}
-	_, err = watched.Finish(context.Background(), outcomes)
-	require.NoError(t, err)
 	for _, st := range seen.statements {
 		if text := strings.TrimSpace(st.sql); strings.Contains(text, quote(s.options.Schema)) && !strings.HasPrefix(text, "select setval") {
 			list = append(list, st)
@@ -156,6 +158,11 @@ func TestPlans(t *testing.T) {
 			fillAll(t, s, n)
 			vacuum(t, s)
 		},
+		"without order keys": func(t *testing.T, s *Store) {
+			fill(t, s, "s", 20, n/2, 0)
+			fill(t, s, "few", 1, 3, 0) // so that there is room left
+			vacuum(t, s)
+		},
 		"with stale statistics": func(t *testing.T, s *Store) { // of when there was next to nothing
 			_, err := s.pool.Exec(t.Context(), s.sql(`alter table {schema}.pending set (autovacuum_enabled = off); alter table {schema}.delivery set (autovacuum_enabled = off)`))
 			require.NoError(t, err)
@@ -170,6 +177,16 @@ func TestPlans(t *testing.T) {
 			prepare(t, s)
 			statements := claimStatements(t, s, request)
 			require.GreaterOrEqual(t, len(statements), 7, "look, pick, hold, lease, payloads, next, lock, apply")
+			plain, made := name == "without order keys", map[string]bool{}
+			for _, st := range statements {
+				made[st.sql] = true
+			}
+			for text, wanted := range map[string]bool{
+				lookLanes: true, knownLanes: true, deliverRows: true, applyOutcomes: true,
+				pickPlain: plain, leaseRows: plain, nextPlain: plain, pickKeyed: !plain, leaseOrdered: !plain, nextKeyed: !plain,
+			} {
+				require.Equal(t, wanted, made[s.sql(text)], text)
+			}
 			touched := map[string]bool{}
 			for i, text := range explain(t, s, statements, "format json, costs off") {
 				var plans []struct{ Plan planNode }

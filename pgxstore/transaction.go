@@ -2,7 +2,6 @@ package pgxstore
 
 import (
 	"context"
-	"errors"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -36,6 +35,7 @@ type transaction struct {
 	conn     *pgxpool.Conn
 	settings string // the statement that makes them
 	begun    bool
+	ended    bool // it is committed
 }
 
 const beginning = "begin isolation level read committed"
@@ -92,18 +92,25 @@ func (t *transaction) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.Batch
 	return results
 }
 
-// commitWith sends a batch, and commits if nothing of it has failed.
+// commitWith sends a batch, and commits unless one of its statements fails. A func that fails
+// to read an answer comes too late to keep it from that.
 func (t *transaction) commitWith(ctx context.Context, batch *pgx.Batch) error {
 	batch.Queue("commit").Exec(committed)
-	return send(ctx, t, batch)
+	err := send(ctx, t, batch)
+	t.ended = err == nil
+	return err
 }
 
 func (t *transaction) commit(ctx context.Context) error {
-	if !t.open() {
+	if t.ended || !t.begun {
 		return nil
 	}
 	tag, err := t.conn.Exec(ctx, "commit")
-	return errors.Join(err, committed(tag))
+	if err == nil {
+		err = committed(tag)
+	}
+	t.ended = err == nil
+	return err
 }
 
 // committed returns an error if a commit was none, since the transaction had failed.

@@ -39,17 +39,21 @@ func (m *Memory[K, V]) Len() int {
 	return len(m.of)
 }
 
-// Keep remembers values.
+// Keep remembers values, but for such as cost more than the limit.
 func (m *Memory[K, V]) Keep(fresh map[K]V) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for key, value := range fresh {
 		m.forget(key)
-		if m.spent+m.cost(value) > m.limit {
+		cost := m.cost(value)
+		if cost > m.limit {
+			continue
+		}
+		if m.spent+cost > m.limit {
 			m.of, m.spent = make(map[K]V), 0
 		}
 		m.of[key] = value
-		m.spent += m.cost(value)
+		m.spent += cost
 	}
 }
 

@@ -3,20 +3,12 @@ package sqlitestore
 import (
 	"context"
 	"fmt"
-	"slices"
-	"time"
 
 	"github.com/outhook/outhook"
 	"github.com/outhook/outhook/internal/stored"
 )
 
-// gathering is how long Finish lets outcomes wait for another call to share its
-// transaction. Meanwhile others come in, and each transaction costs as much as storing
-// a dozen of them.
-const gathering = 2 * time.Millisecond
-
-// Finish implements [outhook.Store]. Outcomes that nothing waits for, neither another
-// delivery nor another process, are stored up to 2 ms later.
+// Finish implements [outhook.Store].
 func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []outhook.Lease, err error) {
 	attempts := make([]any, len(outcomes))
 	for i := range outcomes {
@@ -30,7 +22,7 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	for i := range outcomes {
 		found[i], _ = s.places.Find(outcomes[i].Lease)
 	}
-	err = s.writePatiently(ctx, "finish", patience(found), func(t *transaction) error {
+	err = s.write(ctx, "finish", func(t *transaction) error {
 		f := finisher{transaction: t, standings: make(map[int64]*change)}
 		for i := range outcomes {
 			late, err := f.finish(&outcomes[i], attempts[i], found[i])
@@ -50,14 +42,6 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 		s.places.Forget(outcomes[i].Lease)
 	}
 	return lost, nil
-}
-
-// patience returns how long outcomes can wait. Behind one of an order others wait.
-func patience(found []place) time.Duration {
-	if slices.ContainsFunc(found, func(p place) bool { return p.id == 0 || p.key.name != "" }) {
-		return 0
-	}
-	return gathering
 }
 
 // finisher is one Finish.

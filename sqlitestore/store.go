@@ -185,12 +185,7 @@ func (s *Store) DB() *sql.DB { return s.db }
 // write executes a call in a transaction, alone or with others. What it does is
 // stored wholly if it returns no error, and else not at all.
 func (s *Store) write(ctx context.Context, verb string, f func(t *transaction) error) error {
-	return s.writePatiently(ctx, verb, 0, f)
-}
-
-// writePatiently is write of a call that can wait so long for others to share a transaction with.
-func (s *Store) writePatiently(ctx context.Context, verb string, patience time.Duration, f func(t *transaction) error) error {
-	err := s.writer.doPatiently(ctx, patience, func(t *transaction) error {
+	err := s.writer.do(ctx, func(t *transaction) error {
 		t.now = s.now().UnixNano()
 		return f(t)
 	})

@@ -40,11 +40,6 @@ func newWriter(connector driver.Connector, wait time.Duration) *writer {
 // at most once, and not at all if ctx ends while it is queued. When its
 // execution has begun, ctx does not matter.
 func (w *writer) do(ctx context.Context, execute func(*transaction) error) error {
-	return w.doPatiently(ctx, 0, execute)
-}
-
-// doPatiently is do of a call that can wait so long for another one to lead.
-func (w *writer) doPatiently(ctx context.Context, patience time.Duration, execute func(*transaction) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -52,16 +47,6 @@ func (w *writer) doPatiently(ctx context.Context, patience time.Duration, execut
 	w.mu.Lock()
 	w.queue = append(w.queue, c)
 	w.mu.Unlock()
-	if patience > 0 {
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		select {
-		case <-c.done:
-			return c.err
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-	}
 	select {
 	case <-c.done:
 	case w.lead <- struct{}{}:

@@ -214,43 +214,6 @@ func TestGroupCommit(t *testing.T) {
 	})
 }
 
-// TestPatience is of calls that wait for another one to lead.
-func TestPatience(t *testing.T) {
-	t.Run("they share its transaction", func(t *testing.T) {
-		s := newStore(t)
-		var groups []int
-		s.writer.committing = func(calls int) { groups = append(groups, calls) }
-		g := &gate{Store: s, t: t}
-		done := make(chan error)
-		go func() { done <- s.writer.doPatiently(t.Context(), time.Hour, func(*transaction) error { return nil }) }()
-		g.queued(1)
-		enqueue(t, s, newDelivery("e", "s"))
-		require.NoError(t, <-done)
-		require.Equal(t, []int{2}, groups)
-	})
-	t.Run("they lead in the end", func(t *testing.T) {
-		require.NoError(t, newStore(t).writer.doPatiently(t.Context(), 1, func(*transaction) error { return nil }))
-	})
-	t.Run("their context ends the wait", func(t *testing.T) {
-		g := &gate{Store: newStore(t), t: t}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- g.writer.doPatiently(ctx, time.Hour, func(*transaction) error { panic("executed") }) }()
-		g.queued(1)
-		g.writer.lead <- struct{}{} // nobody can lead
-		cancel()
-		require.ErrorIs(t, <-done, context.Canceled)
-		g.queued(0)
-		<-g.writer.lead
-	})
-	t.Run("outcomes are patient unless others wait for them", func(t *testing.T) {
-		plain, ordered := place{id: 1}, place{id: 2, key: key{1, "k"}}
-		require.Equal(t, gathering, patience([]place{plain, plain}))
-		require.Zero(t, patience([]place{plain, ordered}))
-		require.Zero(t, patience([]place{plain, {}}), "of another handle")
-	})
-}
-
 // TestBusy is of writers other than those of the handle.
 func TestBusy(t *testing.T) {
 	t.Run("after BusyTimeout all that wait fail, and can be repeated", func(t *testing.T) {

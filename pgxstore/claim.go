@@ -322,7 +322,7 @@ with leased as (
         due = {now} + $2::bigint * interval '1 microsecond'
     where p.ctid = any ($1::text[]::tid[])
     returning p.ctid::text, p.id, p.token, p.attempts, p.unfinished, p.expires
-)` + leased
+)` + leasedDeliveries
 
 // leaseOrdered leases picked rows of any kind. By now nobody else can claim
 // anything of a key that is held, and this statement sees what was committed
@@ -342,10 +342,10 @@ with leased as (
         and not exists (select from {schema}.barrier b
                 where b.subscriber = p.subscriber and b.key = p.key and b.delivery < p.id))
     returning p.ctid::text, p.id, p.token, p.attempts, p.unfinished, p.expires
-)` + leased
+)` + leasedDeliveries
 
-// leased returns rows with their deliveries. One that has none is left out.
-const leased = `
+// leasedDeliveries returns rows with their deliveries. One that has none is left out.
+const leasedDeliveries = `
 select l.ctid, l.id, l.token, l.attempts + 1, l.unfinished - 1, coalesce(l.expires <= {now}, false),
     d.event, d.type, d.time, d.order_key, d.hold_on_dead, d.delay, d.ttl, d.digest, coalesce(d.payload, 0), d.snapshot, d.replay,
     (date_part('epoch', {now} - d.entered) * 1000000)::bigint

@@ -153,6 +153,6 @@ func (s *databaseServer) countStatements(ctx context.Context) (n int64, err erro
 		return 0, nil
 	}
 	err = s.pool.QueryRow(ctx, `select coalesce(sum(calls), 0)::bigint from pg_stat_statements
-where query not like '%pg_stat_statements%' and query not like '%pg_current_wal_insert_lsn%'`).Scan(&n)
+where query not like '%pg_stat_statements%' and query not like '%pg_current_wal_insert_lsn%' and query not like 'select set_config(%'`).Scan(&n)
 	return n, err
 }

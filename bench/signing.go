@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 
@@ -13,33 +15,34 @@ import (
 )
 
 // signing compares what a delivery costs more when it is signed with crypto/hmac
-// alone. The deliveries end in this process.
+// alone. The deliveries end in this process. The difference is small, and what others do on
+// the machine only adds to a measurement: of several in turns, the least is taken.
 func signing(ctx context.Context, b *bench) error {
 	p, err := newPoster(b.key, 1)
 	if err != nil {
 		return err
 	}
-	n := b.plan.signatures
+	const parts = 12
+	n := max(b.plan.signatures/8, 1)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // spend collects in between
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // or idle threads look for work, at random
 	var ratio, allocs, bare, ours series
 	for range 2*b.plan.rounds + 1 {
-		signed, err := b.pretend(ctx, n, outhook.Subscriber{Keys: []outhook.Key{b.key}})
-		if err != nil {
-			return err
-		}
-		unsigned, err := b.pretend(ctx, n, outhook.Subscriber{Unsigned: true})
-		if err != nil {
-			return err
-		}
-		alone, err := spend(n, func() error {
-			id, timestamp := newID(), "1767225600"
-			var sum [32]byte
-			for range n {
-				p.sum(sum[:0], id, timestamp, b.body)
+		var signed, unsigned, alone run
+		for part := range parts {
+			for least, measure := range map[*run]func() (run, error){
+				&signed:   func() (run, error) { return b.pretend(ctx, n, outhook.Subscriber{Keys: []outhook.Key{b.key}}) },
+				&unsigned: func() (run, error) { return b.pretend(ctx, n, outhook.Subscriber{Unsigned: true}) },
+				&alone:    func() (run, error) { return spend(n, func() error { return p.sums(n, b.body) }) },
+			} {
+				r, err := measure()
+				if err != nil {
+					return err
+				}
+				if part == 0 || r.cpu < least.cpu {
+					*least = r
+				}
 			}
-			return nil
-		})
-		if err != nil {
-			return err
 		}
 		cpu := max(signed.cpu-unsigned.cpu, 0) // of few deliveries, noise may be more
 		ratio = append(ratio, float64(cpu)/float64(alone.cpu))
@@ -50,6 +53,16 @@ func signing(ctx context.Context, b *bench) error {
 	b.figure("sign_allocs", 1, allocs)
 	b.detail("sign_us", 2, ours)
 	b.detail("hmac_us", 2, bare)
+	return nil
+}
+
+// sums makes n signatures of a body.
+func (p *poster) sums(n int, body []byte) error {
+	id, timestamp := newID(), "1767225600"
+	var sum [32]byte
+	for range n {
+		p.sum(sum[:0], id, timestamp, body)
+	}
 	return nil
 }
 

@@ -20,7 +20,6 @@ type company struct {
 	healthy int
 	others  []treatment
 	timeout time.Duration // of an attempt; zero: the default
-	rounds  int           // at most; zero: as the plan says
 }
 
 // hung is one subscriber of 20 that hangs all the time.
@@ -35,7 +34,7 @@ func hung() company {
 
 // unhealthy is 15 subscribers of 100 that hang until the timeout, fail, or want a pause.
 func unhealthy() company {
-	c := company{name: "health", stores: []string{memory, postgres}, healthy: 85, timeout: 2 * time.Second, rounds: 3}
+	c := company{name: "health", stores: []string{memory, postgres}, healthy: 85, timeout: 2 * time.Second}
 	for _, t := range []treatment{
 		{hang: true},
 		{status: http.StatusInternalServerError},
@@ -68,9 +67,6 @@ func (b *bench) beside(ctx context.Context, c company, store string) error {
 		return err
 	}
 	rounds := min(b.plan.rounds, b.plan.long)
-	if c.rounds > 0 {
-		rounds = min(rounds, c.rounds)
-	}
 	alone := c
 	alone.others = nil
 	var throughput, p99 series

@@ -28,12 +28,13 @@ type Observer struct {
 
 	// One of these is called after the outcome of a claim was stored,
 	// with Attempt the last that was made. Of a claim that was released, only
-	// Held is told, if it was for After.
+	// Held is told, if it was for After. What waits for a subscriber that is paused or
+	// disabled is not claimed, and so not told.
 	Delivered func(ctx context.Context, o Observation)
 	Retrying  func(ctx context.Context, o Observation) // After is set
 	Dead      func(ctx context.Context, o Observation) // Reason is set
 	Cancelled func(ctx context.Context, o Observation) // Reason is set; not for Dispatcher.Cancel
-	Held      func(ctx context.Context, o Observation) // Reason and After are set: no Directory or Sealer could give the subscriber. Not for what waits for one that is paused or disabled
+	Held      func(ctx context.Context, o Observation) // Reason and After are set: no Directory or Sealer could give the subscriber
 
 	// Standing is called when outcomes have changed the state of a
 	// subscriber, once for each change, by one of the processes that share

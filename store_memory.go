@@ -91,6 +91,14 @@ type memoryPast struct {
 	element *list.Element // in settled or dead
 }
 
+// begun returns the past, which begins with this call if there was none.
+func (r *memoryRow) begun() *memoryPast {
+	if r.past == nil {
+		r.past = new(memoryPast)
+	}
+	return r.past
+}
+
 func (r *memoryRow) id() DeliveryID { return DeliveryID{r.event.ID.Event, r.lane.subscriber} }
 
 func (r *memoryRow) delivery() Delivery {
@@ -499,10 +507,8 @@ func (s *MemoryStore) Finish(_ context.Context, outcomes []Outcome) (lost []Leas
 func (s *MemoryStore) apply(row *memoryRow, o *Outcome, now instant) {
 	lane := row.lane
 	row.live = false
-	if row.past == nil {
-		row.past = new(memoryPast)
-	}
-	row.past.history = append(row.past.history, o.Attempts...)
+	past := row.begun()
+	past.history = append(past.history, o.Attempts...)
 	row.unfinished--
 	if !o.Released {
 		row.attempts++
@@ -533,16 +539,14 @@ func (s *MemoryStore) settle(lane *memoryLane, row *memoryRow, state State, reas
 	s.count[Pending]--
 	s.count[state]++
 	row.state, row.since = state, now
-	if row.past == nil {
-		row.past = new(memoryPast)
-	}
-	row.past.reason = reason
+	past := row.begun()
+	past.reason = reason
 	lane.queue.remove(row)
 	if state == Dead {
-		row.past.element = s.dead.PushBack(row)
+		past.element = s.dead.PushBack(row)
 		s.trim(&s.dead)
 	} else {
-		row.past.element = s.settled.PushBack(row)
+		past.element = s.settled.PushBack(row)
 		s.trim(&s.settled)
 	}
 	if key := lane.keys[row.event.OrderKey]; key != nil {

@@ -216,17 +216,15 @@ func (c *claiming) pickSome(ctx context.Context, lanes []*lane) (rest []*lane, e
 	n, at := 0, 0                            // the latter of the lane that was reached last, from 1
 	found := make([][2][]picked, len(lanes)) // unordered and ordered ones
 	read := func(rows pgx.Rows) error {
-		for rows.Next() {
-			var kind int
-			var p picked
-			if err := rows.Scan(&at, &kind, &p.ctid, &p.id, &p.key, &p.suspect); err != nil {
-				return err
-			}
-			p.lane = lanes[at-1]
-			found[at-1][kind] = append(found[at-1][kind], p)
-			n++
+		var kind int
+		var p picked
+		if err := rows.Scan(&at, &kind, &p.ctid, &p.id, &p.key, &p.suspect); err != nil {
+			return err
 		}
-		return rows.Err()
+		p.lane = lanes[at-1]
+		found[at-1][kind] = append(found[at-1][kind], p)
+		n++
+		return nil
 	}
 	if err := ask(ctx, c.tx, read, c.s.sql(statement), ids, rooms, cursors, c.request.SuspectAfter, c.suspects, limit, again); err != nil {
 		return nil, err
@@ -372,17 +370,15 @@ func (c *claiming) lease(ctx context.Context) error {
 		statement = leaseOrdered
 		batch.Queue(c.s.sql(holdKeys), subscribers, keys, ordered, duration)
 	}
-	batch.Queue(c.s.sql(statement), ctids, duration).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			r := &leasedRow{}
-			if err := r.scan(rows); err != nil {
-				return err
-			}
-			r.restore(c.s.snapshots)
-			c.leased[r.id] = r
+	batch.Queue(c.s.sql(statement), ctids, duration).Query(eachRow(func(rows pgx.Rows) error {
+		r := &leasedRow{}
+		if err := r.scan(rows); err != nil {
+			return err
 		}
-		return rows.Err()
-	})
+		r.restore(c.s.snapshots)
+		c.leased[r.id] = r
+		return nil
+	}))
 	batch.Queue(c.s.sql(`select setval('{schema}.turn', $1::bigint)`), c.turn.id)
 	if err := send(ctx, c.tx, batch); err != nil || len(c.leased) == len(c.picked) {
 		return err

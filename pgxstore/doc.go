@@ -30,9 +30,9 @@
 // All names are qualified with the schema, and nothing outlives a transaction: the
 // store works in every [pgx.QueryExecMode], and through PgBouncer in transaction mode in
 // all but [pgx.QueryExecModeCacheStatement], the default, unless PgBouncer keeps track of
-// prepared statements itself, as it does from 1.21. A tracer sees the statements of Enqueue, Claim and Finish
-// as batches: see [pgx.BatchTracer]. Notifications alone need a connection of their own to
-// the server itself: give it as Options.Listen if the pool leads through
+// prepared statements itself, as it does from 1.21. A tracer sees the statements of
+// Enqueue, Claim and Finish as batches: see [pgx.BatchTracer]. Notifications alone need
+// a connection of their own to the server itself: give it as Options.Listen if the pool leads through
 // PgBouncer, or let the Dispatcher poll.
 //
 // # Tables

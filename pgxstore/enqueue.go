@@ -75,13 +75,16 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 	}
 	fresh := &enqueueResult{make([]bool, len(deliveries)), numbers, make(map[stored.BodyOf]*outhook.Payload)}
 	for range 3 { // again if what was in the way has been pruned meanwhile
-		payloads, err := s.insert(ctx, q, rows, &missing)
+		inserted, err := s.insert(ctx, q, rows, missing)
 		if err != nil {
 			return nil, err
 		}
-		for i, id := range payloads {
-			fresh.payloads[bodyOf(id, deliveries[i].ID.Event)] = deliveries[i].Payload
+		for i, id := range inserted {
+			if deliveries[i].Payload != nil {
+				fresh.payloads[bodyOf(id, deliveries[i].ID.Event)] = deliveries[i].Payload
+			}
 		}
+		missing = slices.DeleteFunc(missing, func(i int) bool { _, ok := inserted[i]; return ok })
 		if len(missing) == 0 {
 			return fresh, nil
 		}
@@ -253,30 +256,26 @@ with body as materialized (
 select f.place, coalesce(stored.payload, 0), (select pg_notify($19::text, '') is null where $20::boolean)
 from stored join fresh f using (id)`
 
-// insert stores the deliveries at the given places, takes those out that it has stored, and
-// returns the numbers of their payloads.
-func (s *Store) insert(ctx context.Context, q querier, r *deliveryRows, places *[]int) (payloads map[int]int64, err error) {
-	p := make([]int32, len(*places))
-	for i, place := range *places {
+// insert stores the deliveries at the given places, and returns the numbers of the payloads
+// of those that it has stored.
+func (s *Store) insert(ctx context.Context, q querier, r *deliveryRows, places []int) (payloads map[int]int64, err error) {
+	p := make([]int32, len(places))
+	for i, place := range places {
 		p[i] = int32(place)
 	}
-	stored := make(map[int]bool, len(p))
-	payloads = make(map[int]int64)
+	payloads = make(map[int]int64, len(places))
 	err = q.query(ctx, func(scan func(...any) error) error {
 		var place int
 		var payload int64
 		var ignored *bool
 		err := scan(&place, &payload, &ignored)
-		if stored[place] = true; payload != 0 {
-			payloads[place] = payload
-		}
+		payloads[place] = payload
 		return err
 	}, s.sql(insertDeliveries), r.bodyEvent, r.contentType, r.header, r.body,
-		p, pick(r.event, *places), pick(r.subscriber, *places), pick(r.eventType, *places), pick(r.time, *places),
-		pick(r.orderKey, *places), pick(r.hold, *places), pick(r.delay, *places), pick(r.ttl, *places),
-		pick(r.delayMicro, *places), pick(r.ttlMicro, *places), pick(r.digest, *places), pick(r.snapshot, *places),
-		pick(r.payload, *places), s.options.Schema, !s.options.Silent)
-	*places = slices.DeleteFunc(*places, func(i int) bool { return stored[i] })
+		p, pick(r.event, places), pick(r.subscriber, places), pick(r.eventType, places), pick(r.time, places),
+		pick(r.orderKey, places), pick(r.hold, places), pick(r.delay, places), pick(r.ttl, places),
+		pick(r.delayMicro, places), pick(r.ttlMicro, places), pick(r.digest, places), pick(r.snapshot, places),
+		pick(r.payload, places), s.options.Schema, !s.options.Silent)
 	return payloads, err
 }
 

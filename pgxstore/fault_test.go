@@ -103,16 +103,23 @@ func TestClaimSeesLateOrder(t *testing.T) {
 	require.Equal(t, "e1", claimed.Claims[0].ID.Event)
 }
 
+// lapsed returns a store of one delivery, whose lease has ended without an outcome.
+func lapsed(t *testing.T) (*Store, outhook.Claim) {
+	t.Helper()
+	s := newStore(t, nil)
+	sleep, err := freeze(s)
+	require.NoError(t, err)
+	enqueued(t, s, 1, nil)
+	first := claim(t, s, all).Claims[0]
+	sleep(2 * time.Hour)
+	return s, first
+}
+
 // TestFinishWaits shows that Finish applies to the row as it is when it gets it.
 func TestFinishWaits(t *testing.T) {
 	for _, committed := range []bool{true, false} {
 		t.Run(fmt.Sprintf("for a claim that is made: %v", committed), func(t *testing.T) {
-			s := newStore(t, nil)
-			sleep, err := freeze(s)
-			require.NoError(t, err)
-			enqueued(t, s, 1, nil)
-			first := claim(t, s, all).Claims[0]
-			sleep(2 * time.Hour)
+			s, first := lapsed(t)
 			tx, err := s.pool.Begin(t.Context())
 			require.NoError(t, err)
 			other := &claiming{s: s, request: all, tx: tx, suspects: 1}

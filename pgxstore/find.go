@@ -115,22 +115,20 @@ left join {schema}.outcome o on o.delivery = d.id and o.state is not null
 where ` + strings.Join(where, " and ") + fmt.Sprintf(" order by d.id limit $%d::bigint", len(args))
 	var found []foundRow
 	err := ask(ctx, q, func(rows pgx.Rows) error {
-		for rows.Next() {
-			var r foundRow
-			var eventTime, state string
-			var due *time.Time
-			if err := rows.Scan(&r.id, &r.ID.Event, &r.ID.Subscriber, &r.Type, &eventTime, &r.OrderKey, &r.payload, &r.Replay,
-				&state, &r.Reason, &r.token, &r.Since, &due, &r.Leased); err != nil {
-				return err
-			}
-			r.Time, _ = stored.DecodeTime(eventTime) // zero if it is damaged; Claim tells
-			r.State, r.Since = outhook.State(state), r.Since.UTC()
-			if due != nil {
-				r.Due = due.UTC()
-			}
-			found = append(found, r)
+		var r foundRow
+		var eventTime, state string
+		var due *time.Time
+		if err := rows.Scan(&r.id, &r.ID.Event, &r.ID.Subscriber, &r.Type, &eventTime, &r.OrderKey, &r.payload, &r.Replay,
+			&state, &r.Reason, &r.token, &r.Since, &due, &r.Leased); err != nil {
+			return err
 		}
-		return rows.Err()
+		r.Time, _ = stored.DecodeTime(eventTime) // zero if it is damaged; Claim tells
+		r.State, r.Since = outhook.State(state), r.Since.UTC()
+		if due != nil {
+			r.Due = due.UTC()
+		}
+		found = append(found, r)
+		return nil
 	}, s.sql(text), args...)
 	return found, err
 }

@@ -181,11 +181,12 @@ func (f *finishing) lock(ctx context.Context) error {
 		ids, tokens = append(ids, f.leases[i].delivery), append(tokens, f.outcomes[i].Lease.Token)
 	}
 	return ask(ctx, f.tx, func(rows pgx.Rows) error {
-		places, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-		for _, n := range places {
-			f.leases[gone[n-1]].known = true
+		var n int64
+		if err := rows.Scan(&n); err != nil {
+			return err
 		}
-		return err
+		f.leases[gone[n-1]].known = true
+		return nil
 	}, f.s.sql(settledLeases), ids, tokens)
 }
 
@@ -193,24 +194,22 @@ func (f *finishing) lock(ctx context.Context) error {
 // is not pending.
 func (f *finishing) lockNamed(ctx context.Context, at []int, events, subscribers []string, tokens []int64) (gone []int, err error) {
 	err = ask(ctx, f.tx, func(rows pgx.Rows) error {
-		for rows.Next() {
-			var n int
-			var id int64
-			var subscriber *int64
-			var ctid *string
-			var ordered, live, known *bool
-			if err := rows.Scan(&n, &id, &subscriber, &ctid, &ordered, &live, &known); err != nil {
-				return err
-			}
-			l := &f.leases[at[n-1]]
-			if l.delivery = id; ctid == nil {
-				gone = append(gone, at[n-1])
-				continue
-			}
-			l.place = place{*ctid, id, *subscriber, *ordered}
-			l.live, l.known = *live, *known
+		var n int
+		var id int64
+		var subscriber *int64
+		var ctid *string
+		var ordered, live, known *bool
+		if err := rows.Scan(&n, &id, &subscriber, &ctid, &ordered, &live, &known); err != nil {
+			return err
 		}
-		return rows.Err()
+		l := &f.leases[at[n-1]]
+		if l.delivery = id; ctid == nil {
+			gone = append(gone, at[n-1])
+			return nil
+		}
+		l.place = place{*ctid, id, *subscriber, *ordered}
+		l.live, l.known = *live, *known
+		return nil
 	}, f.s.sql(lockLeases), events, subscribers, tokens)
 	return gone, err
 }
@@ -280,7 +279,7 @@ select id, token from settled`
 func (f *finishing) deliver(batch *pgx.Batch) (*outcomeRows, error) {
 	r, err := f.rows(f.isPlain)
 	if err == nil && len(r.ids) > 0 {
-		batch.Queue(f.s.sql(deliverRows), r.ctids, r.ids, r.tokens, r.attempts).Query(r.read)
+		batch.Queue(f.s.sql(deliverRows), r.ctids, r.ids, r.tokens, r.attempts).Query(eachRow(r.read))
 	}
 	return r, err
 }
@@ -335,16 +334,14 @@ func (f *finishing) rows(which func(i int) bool) (*outcomeRows, error) {
 	return r, nil
 }
 
-// read reads which of them were stored.
+// read reads one of those that were stored.
 func (r *outcomeRows) read(rows pgx.Rows) error {
-	for rows.Next() {
-		var lease deliveryToken
-		if err := rows.Scan(&lease.delivery, &lease.token); err != nil {
-			return err
-		}
-		r.of[lease].applied, r.of[lease].known = true, true
+	var lease deliveryToken
+	if err := rows.Scan(&lease.delivery, &lease.token); err != nil {
+		return err
 	}
-	return rows.Err()
+	r.of[lease].applied, r.of[lease].known = true, true
+	return nil
 }
 
 type deliveryToken struct{ delivery, token int64 }
@@ -418,7 +415,5 @@ func (s *Store) notify(ctx context.Context, tx session) error {
 	if s.options.Silent {
 		return nil
 	}
-	batch := &pgx.Batch{}
-	batch.Queue(`select pg_notify($1::text, '')`, s.options.Schema)
-	return send(ctx, tx, batch)
+	return ask(ctx, tx, nil, `select pg_notify($1::text, '')`, s.options.Schema)
 }

@@ -164,12 +164,7 @@ func TestGroupLeave(t *testing.T) {
 // TestPlaceOfAnother: a lease that is found at its place, but is not the latest there, is lost.
 func TestPlaceOfAnother(t *testing.T) {
 	for _, state := range []outhook.State{outhook.Delivered, outhook.Dead} {
-		s := newStore(t, nil)
-		sleep, err := freeze(s)
-		require.NoError(t, err)
-		enqueued(t, s, 1, nil)
-		first := claim(t, s, all).Claims[0]
-		sleep(2 * time.Hour)
+		s, first := lapsed(t)
 		second := claim(t, s, all).Claims[0]
 		at, _ := s.places.Find(second.Lease())
 		s.places.Keep(map[outhook.Lease]place{first.Lease(): at}) // as after a vacuum

@@ -81,24 +81,20 @@ left join lateral (select * from {schema}.subscriber s where s.id = lane.id limi
 
 // look returns the next lanes of the cycle, at most n, and moves on.
 func (c *claiming) look(ctx context.Context, at *cycle, n int) (lanes []*lane, err error) {
-	if at.turn == nil {
-		if known := c.s.lanes.known(); len(known) > 0 && len(known) <= n {
-			if lanes, ok, err := c.lookAt(ctx, at, known); ok || err != nil {
-				return lanes, err
-			}
+	first := at.turn == nil
+	if known := c.s.lanes.known(); first && len(known) > 0 && len(known) <= n {
+		if lanes, ok, err := c.lookAt(ctx, at, known); ok || err != nil {
+			return lanes, err
 		}
 	}
-	first := at.turn == nil
 	err = ask(ctx, c.tx, func(rows pgx.Rows) error {
-		for rows.Next() {
-			l, turn, err := c.readLane(rows)
-			if err != nil {
-				return err
-			}
-			at.moveTo(turn, l)
-			lanes = append(lanes, l)
+		l, turn, err := c.readLane(rows)
+		if err != nil {
+			return err
 		}
-		return rows.Err()
+		at.moveTo(turn, l)
+		lanes = append(lanes, l)
+		return nil
 	}, c.s.sql(lookLanes), at.turn, at.after, at.wrapped, n)
 	if err == nil && first && len(lanes) < n {
 		c.s.lanes.see(lanes)
@@ -112,16 +108,14 @@ func (c *claiming) lookAt(ctx context.Context, at *cycle, known []int64) (lanes 
 	ok = true
 	var turn int64
 	err = ask(ctx, c.tx, func(rows pgx.Rows) error {
-		for rows.Next() {
-			var l *lane
-			if l, turn, err = c.readLane(rows); err != nil {
-				return err
-			}
-			_, isKnown := slices.BinarySearch(known, l.id)
-			ok = ok && isKnown && l.standing.Subscriber != ""
-			lanes = append(lanes, l)
+		var l *lane
+		if l, turn, err = c.readLane(rows); err != nil {
+			return err
 		}
-		return rows.Err()
+		_, isKnown := slices.BinarySearch(known, l.id)
+		ok = ok && isKnown && l.standing.Subscriber != ""
+		lanes = append(lanes, l)
+		return nil
 	}, c.s.sql(knownLanes), append([]int64{math.MinInt64}, known...), append(slices.Clone(known), math.MaxInt64))
 	if err != nil || !ok {
 		return nil, false, err

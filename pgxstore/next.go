@@ -83,28 +83,26 @@ func (c *claiming) findNext(batch *pgx.Batch, next *time.Duration) {
 	if len(ids) == 0 {
 		return
 	}
-	batch.Queue(c.s.sql(statement), ids, c.request.SuspectAfter, c.suspects > 0).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			var id int64
-			var at *time.Time
-			var now time.Time
-			if err := rows.Scan(&id, &now, &at); err != nil {
-				return err
-			}
-			if at == nil {
-				continue
-			}
-			if opens := lanes[id].opens; opens.After(*at) {
-				*at = opens
-			}
-			wait := at.Sub(now)
-			if wait <= 0 {
-				wait = contended
-			}
-			if *next == 0 || wait < *next {
-				*next = wait
-			}
+	batch.Queue(c.s.sql(statement), ids, c.request.SuspectAfter, c.suspects > 0).Query(eachRow(func(rows pgx.Rows) error {
+		var id int64
+		var at *time.Time
+		var now time.Time
+		if err := rows.Scan(&id, &now, &at); err != nil {
+			return err
 		}
-		return rows.Err()
-	})
+		if at == nil {
+			return nil
+		}
+		if opens := lanes[id].opens; opens.After(*at) {
+			*at = opens
+		}
+		wait := at.Sub(now)
+		if wait <= 0 {
+			wait = contended
+		}
+		if *next == 0 || wait < *next {
+			*next = wait
+		}
+		return nil
+	}))
 }

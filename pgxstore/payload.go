@@ -30,24 +30,20 @@ func (s *Store) load(batch *pgx.Batch, wanted []stored.BodyOf) map[stored.BodyOf
 select p.id, p.event, p.content_type, p.header, p.body
 from unnest($1::bigint[]) u (id) cross join lateral (select * from {schema}.payload p where p.id = u.id limit 1) p`),
 		slices.Collect(maps.Keys(missing)),
-	).Query(func(rows pgx.Rows) error {
-		fresh := make(map[stored.BodyOf]*outhook.Payload, len(missing))
-		for rows.Next() {
-			var of stored.BodyOf
-			var header []byte
-			payload := &outhook.Payload{}
-			err := rows.Scan(&of.ID, &of.Event, &payload.ContentType, &header, &payload.Body)
-			if err != nil {
-				return err
-			}
-			if payload.Header, err = stored.DecodeHeader(header); err == nil {
-				fresh[of] = payload
-			}
+	).Query(eachRow(func(rows pgx.Rows) error {
+		var of stored.BodyOf
+		var header []byte
+		payload := &outhook.Payload{}
+		err := rows.Scan(&of.ID, &of.Event, &payload.ContentType, &header, &payload.Body)
+		if err != nil {
+			return err
 		}
-		s.payloads.Keep(fresh)
-		maps.Copy(found, fresh)
-		return rows.Err()
-	})
+		if payload.Header, err = stored.DecodeHeader(header); err == nil {
+			found[of] = payload
+			s.payloads.Keep(map[stored.BodyOf]*outhook.Payload{of: payload})
+		}
+		return nil
+	}))
 	return found
 }
 

@@ -89,17 +89,15 @@ type standingRow struct {
 func (s *Store) lockStandings(ctx context.Context, tx session, which string, arg any) (found map[int64]*standingRow, now time.Time, err error) {
 	found = make(map[int64]*standingRow)
 	err = ask(ctx, tx, func(rows pgx.Rows) error {
-		for rows.Next() {
-			row := &standingRow{}
-			var text *string
-			if err := rows.Scan(&row.id, &row.standing.Subscriber, &text, &now); err != nil {
-				return err
-			}
-			row.standing = decodeStanding(row.standing.Subscriber, text)
-			row.before = row.standing
-			found[row.id] = row
+		row := &standingRow{}
+		var text *string
+		if err := rows.Scan(&row.id, &row.standing.Subscriber, &text, &now); err != nil {
+			return err
 		}
-		return rows.Err()
+		row.standing = decodeStanding(row.standing.Subscriber, text)
+		row.before = row.standing
+		found[row.id] = row
+		return nil
 	}, s.sql(`
 select s.id, s.name, s.standing::text, {now}
 from {schema}.subscriber s where s.id in (`+which+`)
@@ -125,9 +123,6 @@ func (s *Store) storeStandings(ctx context.Context, tx session, rows map[int64]*
 		b, _ := before.Admit(now, 1)
 		opened = opened || a > b || row.standing.PausedUntil.Before(row.before.PausedUntil)
 	}
-	if batch.Len() == 0 {
-		return false, nil
-	}
 	return opened, send(ctx, tx, batch)
 }
 
@@ -142,12 +137,7 @@ func (s *Store) swapStanding(ctx context.Context, tx session, id int64, before, 
 	var text *string // nil: another has locked it
 	var now time.Time
 	err = ask(ctx, tx, func(rows pgx.Rows) error {
-		for rows.Next() {
-			if err := rows.Scan(&text, &now); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
+		return rows.Scan(&text, &now)
 	}, s.sql(`select standing::text, {now} from {schema}.subscriber where id = $1::bigint for update skip locked`), id)
 	if err != nil || text == nil {
 		return false, err
@@ -159,9 +149,7 @@ func (s *Store) swapStanding(ctx context.Context, tx session, id int64, before, 
 	if err != nil {
 		return false, err
 	}
-	batch := &pgx.Batch{}
-	batch.Queue(s.sql(storeStanding), id, stored, opens, forever)
-	err = send(ctx, tx, batch)
+	err = ask(ctx, tx, nil, s.sql(storeStanding), id, stored, opens, forever)
 	return err == nil, err
 }
 

@@ -14,11 +14,24 @@ type session interface {
 	SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchResults
 }
 
-// ask calls read with the answer to a statement.
-func ask(ctx context.Context, q session, read func(pgx.Rows) error, sql string, args ...any) error {
+// ask calls each for each row of the answer to a statement. It may be nil.
+func ask(ctx context.Context, q session, each func(pgx.Rows) error, sql string, args ...any) error {
 	batch := &pgx.Batch{}
-	batch.Queue(sql, args...).Query(read)
+	batch.Queue(sql, args...).Query(eachRow(each))
 	return send(ctx, q, batch)
+}
+
+// eachRow is for a query that is queued in a batch.
+func eachRow(each func(pgx.Rows) error) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		for each != nil && rows.Next() {
+			if err := each(rows); err != nil {
+				return err
+			}
+		}
+		rows.Close()
+		return rows.Err()
+	}
 }
 
 // send sends a batch, and returns when all of it is answered.
@@ -123,15 +136,9 @@ func committed(tag pgconn.CommandTag) error {
 
 // rollback ends it, unless it was committed. If that fails, the pool closes the connection.
 func (t *transaction) rollback(ctx context.Context) {
-	if t.open() {
-		_, _ = t.conn.Exec(ctx, "rollback")
+	if conn := t.conn.Conn(); !conn.IsClosed() && conn.PgConn().TxStatus() != 'I' {
+		_, _ = conn.Exec(ctx, "rollback")
 	}
-}
-
-// open reports whether it has begun and not ended.
-func (t *transaction) open() bool {
-	conn := t.conn.Conn()
-	return !conn.IsClosed() && conn.PgConn().TxStatus() != 'I'
 }
 
 // inTx calls do in a transaction of pgx. It is for all other calls.

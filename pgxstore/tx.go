@@ -83,14 +83,7 @@ func (t sqlTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (know
 type pgxQuerier struct{ session }
 
 func (q pgxQuerier) query(ctx context.Context, each func(scan func(...any) error) error, text string, args ...any) error {
-	return ask(ctx, q, func(rows pgx.Rows) error {
-		for rows.Next() {
-			if err := each(rows.Scan); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
-	}, text, args...)
+	return ask(ctx, q, func(rows pgx.Rows) error { return each(rows.Scan) }, text, args...)
 }
 
 type sqlQuerier struct{ *sql.Tx }

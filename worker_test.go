@@ -1084,3 +1084,52 @@ func TestRunAhead(t *testing.T) {
 		}
 	})
 }
+
+// TestGather: an outcome waits for others while jobs wait for slots, unless something waits for it.
+func TestGather(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		order  string
+		waits  time.Duration
+	}{
+		"delivered":                   {200, "", gatherTime},
+		"delivered, with an order":    {200, "k", 0},
+		"failed, which has an effect": {500, "", 0},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			w := &wire{answer: func(r *http.Request, n int) (*http.Response, error) {
+				if r.URL.Host == host("first") {
+					time.Sleep(time.Millisecond) // until others wait for slots
+					return response(c.status), nil
+				}
+				return okAfter(10*time.Millisecond)(r, n)
+			}}
+			var attempted, stored time.Time
+			note := func(_ context.Context, o Observation) {
+				if o.ID.Subscriber == "first" {
+					stored = time.Now()
+				}
+			}
+			d := dispatcher(t, NewMemoryStore(), w, Options{Concurrency: 8, Observers: []Observer{{
+				Attempted: func(_ context.Context, o Observation) {
+					if o.ID.Subscriber == "first" {
+						attempted = time.Now()
+					}
+				},
+				Delivered: note, Retrying: note,
+			}}})
+			var others []Subscriber
+			for i := range 20 {
+				others = append(others, subscriber("other"+strconv.Itoa(i)))
+			}
+			_, err := d.Send(t.Context(), Event{ID: "e", Type: "a", OrderKey: c.order}, []Subscriber{subscriber("first")})
+			require.NoError(t, err)
+			send(t, d, "others", others...)
+			stop := run(t, d)
+			time.Sleep(5 * time.Millisecond)
+			stop()
+			require.False(t, attempted.IsZero())
+			require.Equal(t, c.waits, stored.Sub(attempted))
+		})
+	}
+}

@@ -169,6 +169,13 @@ func (f *faulty) check(call string) error {
 	return f.fail(call)
 }
 
+// count returns how often it was called so.
+func (f *faulty) count(call string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[call]
+}
+
 func (f *faulty) Claim(ctx context.Context, r ClaimRequest) (Claimed, error) {
 	if err := f.check("Claim"); err != nil {
 		return Claimed{}, err

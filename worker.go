@@ -61,7 +61,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		writes:  writes,
 		lanes:   make(map[string]*workerLane),
 		work:    make(chan *job, d.options.Concurrency+d.maxAhead()),
-		reports: make(chan report, min(maxBatch, 4*d.options.Concurrency)),
+		reports: make(chan report, min(maxBatch, 8*d.options.Concurrency)),
 		ahead:   d.minAhead(),
 		counted: time.Now(),
 		moved:   time.Now(),
@@ -87,6 +87,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 
 	close(w.work)
 	slots.Wait()
+	w.filled()
 	close(w.reports)
 	written.Wait()
 	hush()
@@ -116,15 +117,16 @@ func after(ctx context.Context, begin <-chan struct{}, d time.Duration, f func()
 
 // Deliveries are claimed ahead of the slots, so that one that becomes free finds its next
 // job waiting, and a store is asked for many at once: what the slots lately did in
-// aheadTime, at least a quarter of them, and at most eight times as many as they are. They
+// aheadTime, at least a quarter of them, and at most sixteen times as many as they are. They
 // count for the room of their subscribers like those in flight.
 const (
-	aheadTime = 50 * time.Millisecond
-	stallTime = time.Second // without a free slot, after which most of it is given back
+	aheadTime  = 50 * time.Millisecond
+	refillTime = 10 * time.Millisecond // after which room is filled that nobody needs at once
+	stallTime  = time.Second           // without a free slot, after which most of it is given back
 )
 
 func (d *Dispatcher) minAhead() int { return d.options.Concurrency / 4 }
-func (d *Dispatcher) maxAhead() int { return d.options.Concurrency * 8 }
+func (d *Dispatcher) maxAhead() int { return d.options.Concurrency * 16 }
 
 // A worker is one call of Run or Drain. Claims flow one way through it:
 // claim → work → attempt → reports → finish.
@@ -139,15 +141,16 @@ type worker struct {
 
 	mu       sync.Mutex // guards all below
 	lanes    map[string]*workerLane
-	flying   int  // jobs that occupy a slot
-	open     int  // jobs whose outcome is not stored
-	suspects int  // among flying
-	hungry   bool // the store may have more than there was room for
-	behind   bool // the finisher has outcomes that the store does not take
-	down     bool // the store's latest answer was an error
-	round    int  // counts claims
-	ahead    int  // how many are claimed beyond the slots
-	left     int  // jobs that have left their slots, in all
+	flying   int         // jobs that occupy a slot
+	open     int         // jobs whose outcome is not stored
+	suspects int         // among flying
+	hungry   bool        // the store may have more than there was room for
+	behind   bool        // the finisher has outcomes that the store does not take
+	down     bool        // the store's latest answer was an error
+	round    int         // counts claims
+	ahead    int         // how many are claimed beyond the slots
+	left     int         // jobs that have left their slots, in all
+	refill   *time.Timer // wakes the claimer; nil: it is not to be, for the sake of room
 
 	counted time.Time // when ahead was reckoned last; the claimer's, like those that follow
 	before  int       // left then
@@ -273,6 +276,7 @@ func (w *worker) request() (ClaimRequest, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.round++
+	w.filled()
 	w.reckon(time.Now())
 	request.Limit = o.Concurrency + w.ahead - w.flying
 	if request.Limit <= 0 || w.behind {
@@ -380,9 +384,7 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 		w.d.pace(w.writes, paces)
 	}
 	for _, j := range jobs {
-		room, more := w.enter(j, &request)
-		again = again || more
-		if room {
+		if w.enter(j, &request) {
 			w.work <- j
 		} else {
 			w.leave(j, nil, false)
@@ -392,13 +394,47 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.hungry = len(claimed.Claims) >= request.Limit
-	return again || w.hungry
+	again = w.starving()
+	for _, j := range jobs {
+		again = again || w.lacks(j.lane)
+	}
+	return again
+}
+
+// starving reports whether the slots will soon have nothing to do although the store may
+// have more. w.mu is locked.
+func (w *worker) starving() bool {
+	return w.hungry && w.flying <= w.d.options.Concurrency+w.ahead/2
+}
+
+// lacks reports whether the store may have more of a subscriber than it was asked for, and
+// there is room for it that is to be filled at once: half of it, or any while there are
+// slots with nothing to do. Less is filled after refillTime, not with a claim for each that
+// has left. w.mu is locked.
+func (w *worker) lacks(l *workerLane) bool {
+	if !l.more || l.closed || l.flying >= l.limit {
+		return false
+	}
+	if l.flying <= l.limit/2 || len(w.work) == 0 {
+		return true
+	}
+	if w.refill == nil {
+		w.refill = time.AfterFunc(refillTime, w.d.Wake)
+	}
+	return false
+}
+
+// filled says that no room is to be filled later. w.mu is locked, or all have ended.
+func (w *worker) filled() {
+	if w.refill != nil {
+		w.refill.Stop()
+		w.refill = nil
+	}
 }
 
 // enter counts a job. It reports whether its subscriber has room for it, as the
-// store may not have known of a lower limit, and whether there is room for more
-// although the store gave all that it was asked for.
-func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
+// store may not have known of a lower limit.
+func (w *worker) enter(j *job, request *ClaimRequest) (room bool) {
 	limit := w.d.limit(j.Claim)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -426,7 +462,7 @@ func (w *worker) enter(j *job, request *ClaimRequest) (room, more bool) {
 		asked = request.PerSubscriber
 	}
 	j.lane.more = j.lane.given >= asked
-	return room, j.lane.more && j.lane.flying < limit
+	return room
 }
 
 // leave frees the slot of a job, or its place ahead of the slots, and wakes the claimer if
@@ -437,11 +473,12 @@ func (w *worker) leave(j *job, e *Effect, slot bool) {
 	if slot {
 		w.left++
 	}
-	// While half of what was claimed ahead is left, the slots have enough to do.
-	hungry := w.hungry && w.flying <= w.d.options.Concurrency+w.ahead/2
-	wake := hungry || j.lane.more || j.suspect
 	j.lane.flying--
-	j.lane.more = false
+	lacks := w.lacks(j.lane)
+	if lacks {
+		j.lane.more = false // it is claimed for now
+	}
+	wake := w.starving() || lacks || j.suspect
 	if j.closes = e.closes(); e != nil && !e.Unmade {
 		if e.Success {
 			j.lane.failures = 0
@@ -465,9 +502,9 @@ func (w *worker) leave(j *job, e *Effect, slot bool) {
 
 // close ends the jobs of a batch whose outcomes are stored, or dropped.
 func (w *worker) close(batch []report) {
-	wake := w.drain
 	w.mu.Lock()
 	w.open -= len(batch)
+	wake := w.drain && w.open == 0
 	for i := range batch {
 		j := batch[i].job
 		j.lane.open--
@@ -636,7 +673,7 @@ func released(j *job) Outcome {
 // maxBatch bounds how many outcomes are stored at once, and gatherTime how long the first of
 // them waits for others: while jobs wait for slots, and nobody for it.
 const (
-	maxBatch   = 250
+	maxBatch   = 500
 	gatherTime = 3 * time.Millisecond
 )
 

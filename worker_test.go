@@ -408,9 +408,7 @@ func TestRunStoreOutage(t *testing.T) {
 		time.Sleep(30 * time.Minute)
 		send(t, d, "later", subscriber("a"))
 		time.Sleep(29 * time.Minute)
-		store.mu.Lock()
-		finishes, claims := store.calls["Finish"], store.calls["Claim"]
-		store.mu.Unlock()
+		finishes, claims := store.count("Finish"), store.count("Claim")
 		require.Less(t, finishes, 1000, "no hot loop")
 		require.Less(t, claims, 1000, "no hot loop")
 		require.Zero(t, delivered.Load())
@@ -1082,6 +1080,50 @@ func TestRunAhead(t *testing.T) {
 		for i := range 12 {
 			require.LessOrEqual(t, len(w.to(host("healthy"+strconv.Itoa(i)))), 1)
 		}
+	})
+}
+
+// TestRefill: claims are for many, and room is filled that one by one becomes free.
+func TestRefill(t *testing.T) {
+	bubble(t, "half of what was ahead at once", func(t *testing.T) {
+		store := &faulty{MemoryStore: NewMemoryStore()}
+		w := &wire{answer: okAfter(time.Millisecond)}
+		d := dispatcher(t, store, w, Options{Concurrency: 4})
+		for i := range 800 {
+			send(t, d, eventID(i), subscriber("s"+strconv.Itoa(i%100)))
+		}
+		stop := run(t, d)
+		time.Sleep(time.Second)
+		stop()
+		require.Len(t, w.to(""), 800)
+		require.Less(t, store.count("Claim"), 800/16, "64 are ahead when the slots do so many in 50 ms")
+	})
+	bubble(t, "one place of a subscriber a little later", func(t *testing.T) {
+		store := &faulty{MemoryStore: NewMemoryStore()}
+		w := &wire{answer: func(r *http.Request, n int) (*http.Response, error) {
+			switch {
+			case r.URL.Host != host("slow"):
+				return okAfter(20*time.Millisecond)(r, n)
+			case n == 0:
+				return okAfter(time.Millisecond)(r, n)
+			}
+			return hang(r, n)
+		}}
+		d := dispatcher(t, store, w, Options{Concurrency: 16, SubscriberConcurrency: 8})
+		for i := range 20 {
+			send(t, d, eventID(i), subscriber("slow"))
+		}
+		for i := range 10 { // of 18 claims 2 wait for slots
+			send(t, d, eventID(i), subscriber("s"+strconv.Itoa(i)))
+		}
+		stop := run(t, d)
+		time.Sleep(5 * time.Millisecond)
+		before := store.count("Claim")
+		time.Sleep(refillTime)
+		require.Equal(t, before+1, store.count("Claim"))
+		time.Sleep(20 * time.Millisecond)
+		require.Len(t, w.to(host("slow")), 9)
+		stop()
 	})
 }
 

@@ -61,7 +61,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		writes:  writes,
 		lanes:   make(map[string]*workerLane),
 		work:    make(chan *job, d.options.Concurrency+d.maxAhead()),
-		reports: make(chan report, min(maxBatch, 8*d.options.Concurrency)),
+		reports: make(chan report, min(maxBatch, max(64, 8*d.options.Concurrency))),
 		ahead:   d.minAhead(),
 		counted: time.Now(),
 		moved:   time.Now(),
@@ -671,7 +671,7 @@ func released(j *job) Outcome {
 }
 
 // maxBatch bounds how many outcomes are stored at once, and gatherTime how long the first of
-// them waits for others: while jobs wait for slots, and nobody for it.
+// them waits for others, if there may be some, and nobody waits for it.
 const (
 	maxBatch   = 500
 	gatherTime = 3 * time.Millisecond
@@ -682,7 +682,7 @@ func (w *worker) finish() {
 	batch := make([]report, 0, maxBatch)
 	for first := range w.reports {
 		batch = append(batch[:0], first)
-		if len(w.work) > 0 && !w.awaited(&first) {
+		if !w.awaited(&first) {
 			time.Sleep(gatherTime)
 		}
 	gather:
@@ -705,11 +705,12 @@ func (w *worker) finish() {
 	}
 }
 
-// awaited reports whether something cannot be claimed before an outcome is stored.
+// awaited reports whether an outcome is to be stored at once: nothing else is under way, the
+// worker is to stop, or something cannot be claimed before.
 func (w *worker) awaited(r *report) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return r.job.OrderKey != "" || r.outcome.Effect != nil || r.job.lane.closed
+	return w.flying == 0 || w.stop.Err() != nil || r.job.OrderKey != "" || r.outcome.Effect != nil || r.job.lane.closed
 }
 
 // write stores a batch, again and again until the store has answered or the

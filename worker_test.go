@@ -653,7 +653,7 @@ func TestRunLimits(t *testing.T) {
 		_, err := d.Drain(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 2, w.most)
-		require.Equal(t, 5*time.Second, time.Since(began), "both slots are always used")
+		require.LessOrEqual(t, time.Since(began), 5*time.Second+gatherTime, "both slots are always used")
 		for i := range 10 {
 			require.Len(t, record(t, d, eventID(i), "a").Attempts, 1)
 		}
@@ -1096,7 +1096,7 @@ func TestRefill(t *testing.T) {
 		time.Sleep(time.Second)
 		stop()
 		require.Len(t, w.to(""), 800)
-		require.Less(t, store.count("Claim"), 800/16, "64 are ahead when the slots do so many in 50 ms")
+		require.Less(t, store.count("Claim"), 800/10, "64 are ahead when the slots do so many in 50 ms")
 	})
 	bubble(t, "one place of a subscriber a little later", func(t *testing.T) {
 		store := &faulty{MemoryStore: NewMemoryStore()}
@@ -1127,21 +1127,23 @@ func TestRefill(t *testing.T) {
 	})
 }
 
-// TestGather: an outcome waits for others while jobs wait for slots, unless something waits for it.
+// TestGather: an outcome waits for others if there may be some, unless something waits for it.
 func TestGather(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int
 		order  string
+		others int
 		waits  time.Duration
 	}{
-		"delivered":                   {200, "", gatherTime},
-		"delivered, with an order":    {200, "k", 0},
-		"failed, which has an effect": {500, "", 0},
+		"delivered":                   {200, "", 1, gatherTime},
+		"delivered, alone":            {200, "", 0, 0},
+		"delivered, with an order":    {200, "k", 1, 0},
+		"failed, which has an effect": {500, "", 1, 0},
 	} {
 		bubble(t, name, func(t *testing.T) {
 			w := &wire{answer: func(r *http.Request, n int) (*http.Response, error) {
 				if r.URL.Host == host("first") {
-					time.Sleep(time.Millisecond) // until others wait for slots
+					time.Sleep(time.Millisecond)
 					return response(c.status), nil
 				}
 				return okAfter(10*time.Millisecond)(r, n)
@@ -1161,12 +1163,14 @@ func TestGather(t *testing.T) {
 				Delivered: note, Retrying: note,
 			}}})
 			var others []Subscriber
-			for i := range 20 {
+			for i := range c.others {
 				others = append(others, subscriber("other"+strconv.Itoa(i)))
 			}
 			_, err := d.Send(t.Context(), Event{ID: "e", Type: "a", OrderKey: c.order}, []Subscriber{subscriber("first")})
 			require.NoError(t, err)
-			send(t, d, "others", others...)
+			if c.others > 0 {
+				send(t, d, "others", others...)
+			}
 			stop := run(t, d)
 			time.Sleep(5 * time.Millisecond)
 			stop()

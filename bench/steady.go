@@ -33,13 +33,19 @@ type load struct {
 	lasts   time.Duration
 }
 
+// warm is for how long a load flows before it is measured: connections are opened
+// and statements prepared meanwhile.
+const warm = 500 * time.Millisecond
+
 // steady sends while workers run. It returns the time from each Send to the receiver's
-// first byte, and how many were made in a second.
+// first byte, once the load is steady, and how many were made in a second.
 func (b *bench) steady(ctx context.Context, c contender, l load) (latencies []time.Duration, rate float64, err error) {
-	events := max(int(l.rate*l.lasts.Seconds())/l.fanout, 1)
+	first := max(int(l.rate*warm.Seconds())/l.fanout, 1)
+	measured := max(int(l.rate*l.lasts.Seconds())/l.fanout, 1)
+	events := first + measured
 	n := events * l.fanout
 	sent := make([]atomic.Int64, events)
-	latencies = make([]time.Duration, n)
+	latencies = make([]time.Duration, measured*l.fanout)
 	var arrived atomic.Int64
 	began := time.Now()
 	see := func(path int, id string) {
@@ -47,14 +53,17 @@ func (b *bench) steady(ctx context.Context, c contender, l load) (latencies []ti
 		if err != nil || path >= l.healthy {
 			return // of those that waited before
 		}
-		if at := arrived.Add(1) - 1; at < int64(n) {
+		if i < first {
+			return
+		}
+		if at := arrived.Add(1) - 1; at < int64(len(latencies)) {
 			latencies[at] = time.Since(began) - time.Duration(sent[i].Load())
 		}
 	}
 	t := b.receiver.expect(n)
 	b.receiver.seen.Store(&see)
 	defer b.receiver.seen.Store(nil)
-	interval := l.lasts / time.Duration(events)
+	interval := (warm + l.lasts) / time.Duration(events)
 	err = inTurns(ctx, b.plan.senders, events, func(ctx context.Context, i int) error {
 		due := time.Duration(i) * interval
 		if wait := due - time.Since(began); wait > 0 {

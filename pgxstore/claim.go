@@ -42,9 +42,29 @@ type claiming struct {
 
 // Claim implements [outhook.Store].
 //
-// Its transaction locks rows of pending, passing over those that are
-// locked, and then keys in hold; it waits for no other claim.
+// Its transactions lock rows of pending, passing over those that are
+// locked, and then keys in hold; they wait for no other claim.
 func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
+	if known := s.lanes.plain(max(request.Limit, minLanes)); len(known) > 0 {
+		claimed, request, err = s.claimPlain(ctx, request, known)
+		if err != nil || request.Limit == 0 {
+			return claimed, err
+		}
+	}
+	more, err := s.claimAny(ctx, request)
+	if len(claimed.Claims) == 0 {
+		return more, err
+	}
+	if err != nil { // there is something all the same
+		claimed.Next = contended
+		return claimed, nil
+	}
+	more.Claims = append(claimed.Claims, more.Claims...)
+	return more, nil
+}
+
+// claimAny makes a claim step by step.
+func (s *Store) claimAny(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
 	var c *claiming
 	err = s.inPinnedTx(ctx, "claim", "", func(tx *transaction) error {
 		c = &claiming{s: s, request: request, tx: tx, suspects: request.Suspects}
@@ -61,7 +81,11 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 		payloads := c.loadPayloads(batch)
 		claimed = outhook.Claimed{}
 		if len(c.leased) < request.Limit {
-			c.findNext(batch, &claimed.Next)
+			statement := nextPlain
+			if slices.ContainsFunc(c.lanes, func(l *lane) bool { return l.keyed }) {
+				statement = nextKeyed
+			}
+			c.findNext(batch, statement, &claimed.Next)
 		}
 		if err := tx.commitWith(ctx, batch); err != nil {
 			return err
@@ -343,11 +367,15 @@ with leased as (
 )` + leasedDeliveries
 
 // leasedDeliveries returns rows with their deliveries. One that has none is left out.
-const leasedDeliveries = `
-select l.ctid, l.id, l.token, l.attempts + 1, l.unfinished - 1, coalesce(l.expires <= {now}, false),
+const (
+	leasedDeliveries = `
+select ` + leasedColumns + `
+from leased l ` + withDelivery
+	withDelivery  = `cross join lateral (select * from {schema}.delivery d where d.id = l.id limit 1) d`
+	leasedColumns = `l.ctid, l.id, l.token, l.attempts + 1, l.unfinished - 1, coalesce(l.expires <= {now}, false),
     d.event, d.type, d.time, d.order_key, d.hold_on_dead, d.delay, d.ttl, d.digest, coalesce(d.payload, 0), d.snapshot, d.replay,
-    (date_part('epoch', {now} - d.entered) * 1000000)::bigint
-from leased l cross join lateral (select * from {schema}.delivery d where d.id = l.id limit 1) d`
+    (date_part('epoch', {now} - d.entered) * 1000000)::bigint`
+)
 
 // lease leases what was picked.
 func (c *claiming) lease(ctx context.Context) error {
@@ -456,10 +484,11 @@ type leasedRow struct {
 	digest, snapshot pgtype.DriverBytes // of the row that is read
 }
 
-func (r *leasedRow) scan(rows pgx.Rows) error {
+// scan scans leasedColumns, and those before them.
+func (r *leasedRow) scan(rows pgx.Rows, before ...any) error {
 	c := &r.claim
-	err := rows.Scan(&r.ctid, &r.id, &c.Token, &c.Attempt, &c.Unfinished, &r.expired, &c.ID.Event, &c.Type, &r.time, &c.OrderKey,
-		&c.HoldOnDead, &r.delay, &r.ttl, &r.digest, &r.payload.ID, &r.snapshot, &c.Replay, &r.age)
+	err := rows.Scan(append(before, &r.ctid, &r.id, &c.Token, &c.Attempt, &c.Unfinished, &r.expired, &c.ID.Event, &c.Type, &r.time, &c.OrderKey,
+		&c.HoldOnDead, &r.delay, &r.ttl, &r.digest, &r.payload.ID, &r.snapshot, &c.Replay, &r.age)...)
 	r.payload.Event = c.ID.Event
 	return err
 }

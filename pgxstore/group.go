@@ -4,23 +4,27 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/outhook/outhook"
 )
 
 const (
-	groupCommits    = 2    // transactions that are made at one time
 	groupDeliveries = 1000 // in a transaction, unless a call has more
 	groupBytes      = 8 << 20
+	groupTime       = 50 * time.Millisecond // of one transaction, after which there may be a second one
 )
 
 // A group lets concurrent calls of Enqueue share transactions: each costs a commit, which
-// waits for the disk, and statements that cost more than a row of theirs.
+// waits for the disk, and statements that cost more than a row of theirs. So there is one
+// at a time, and a second one if that takes long, as one does that waits for a lock, or if
+// more waits than it could take.
 type group struct {
-	commits chan struct{} // holds a value for each transaction that is being made
+	first, second chan struct{} // hold a value while such a transaction is being made
 
 	mu      sync.Mutex
 	waiting []*enqueueCall // guarded by mu
+	n       int            // deliveries of those; guarded by mu
 }
 
 // An enqueueCall is one call of Enqueue.
@@ -41,7 +45,9 @@ type enqueueBatch struct {
 	cancel context.CancelFunc
 }
 
-func newGroup() *group { return &group{commits: make(chan struct{}, groupCommits)} }
+func newGroup() *group {
+	return &group{first: make(chan struct{}, 1), second: make(chan struct{}, 1)}
+}
 
 // Enqueue implements [outhook.Store]. Calls that come while others are being stored are
 // stored together, with the values of the context of one of them. If that fails, each is
@@ -52,14 +58,7 @@ func (s *Store) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (kno
 		return nil, failure("enqueue", err)
 	}
 	c := &enqueueCall{deliveries: slices.Clone(deliveries), done: make(chan struct{})}
-	s.group.enter(c)
-	select {
-	case s.group.commits <- struct{}{}:
-		// Not by this call, which may end before those that it is stored with.
-		go s.enqueueWaiting(context.WithoutCancel(ctx))
-	case <-c.done:
-	case <-ctx.Done():
-	}
+	s.await(ctx, c)
 	select {
 	case <-c.done:
 	case <-ctx.Done():
@@ -75,10 +74,40 @@ func (s *Store) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (kno
 	return c.known, c.err
 }
 
+// await returns when a call is done or ctx is, and sees to it that what waits is stored.
+func (s *Store) await(ctx context.Context, c *enqueueCall) {
+	first, second := s.group.first, chan struct{}(nil)
+	if s.group.enter(c) > groupDeliveries {
+		second = s.group.second
+	}
+	long := time.NewTimer(groupTime)
+	defer long.Stop()
+	for {
+		var place <-chan struct{}
+		select {
+		case first <- struct{}{}:
+			place = first
+		case second <- struct{}{}:
+			place = second
+		case <-long.C:
+			second = s.group.second
+			continue
+		case <-c.done:
+			return
+		case <-ctx.Done():
+			return
+		}
+		// Not by this call, which may end before those that it is stored with.
+		go s.enqueueWaiting(context.WithoutCancel(ctx), place)
+		long.Stop()
+		first, second = nil, nil
+	}
+}
+
 // enqueueWaiting stores what waits, until nothing does, and gives the place of its
 // transactions back.
-func (s *Store) enqueueWaiting(ctx context.Context) {
-	defer func() { <-s.group.commits }()
+func (s *Store) enqueueWaiting(ctx context.Context, place <-chan struct{}) {
+	defer func() { <-place }()
 	for s.enqueueNext(ctx) {
 	}
 }
@@ -127,10 +156,13 @@ func (s *Store) enqueueAlone(ctx context.Context, deliveries []outhook.Delivery)
 	return knownOf(deliveries, isKnown), nil
 }
 
-func (g *group) enter(c *enqueueCall) {
+// enter returns how many deliveries wait.
+func (g *group) enter(c *enqueueCall) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = append(g.waiting, c)
+	g.n += len(c.deliveries)
+	return g.n
 }
 
 // take returns what is to be stored next. cancel ends that.
@@ -153,6 +185,7 @@ func (g *group) take(cancel context.CancelFunc) *enqueueBatch {
 	batch := &enqueueBatch{calls: slices.Clone(g.waiting[:n]), here: n, cancel: cancel}
 	g.waiting = slices.Delete(g.waiting, 0, n)
 	for _, c := range batch.calls {
+		g.n -= len(c.deliveries)
 		c.batch = batch
 	}
 	return batch
@@ -164,6 +197,7 @@ func (g *group) leave(c *enqueueCall) {
 	defer g.mu.Unlock()
 	if c.batch == nil {
 		g.waiting = slices.DeleteFunc(g.waiting, func(other *enqueueCall) bool { return other == c })
+		g.n -= len(c.deliveries)
 		return
 	}
 	if c.batch.here--; c.batch.here == 0 {

@@ -20,13 +20,11 @@ import (
 
 // occupied keeps all places for transactions of Enqueue taken, until it is called.
 func occupied(s *Store) (free func()) {
-	for range groupCommits {
-		s.group.commits <- struct{}{}
-	}
+	s.group.first <- struct{}{}
+	s.group.second <- struct{}{}
 	return func() {
-		for range groupCommits {
-			<-s.group.commits
-		}
+		<-s.group.first
+		<-s.group.second
 	}
 }
 
@@ -69,9 +67,9 @@ func TestGroup(t *testing.T) {
 	var before, after int64
 	transactions := s.sql(`select count(distinct xmin::text) from {schema}.delivery`)
 	require.NoError(t, s.pool.QueryRow(t.Context(), transactions).Scan(&before))
-	<-s.group.commits // one alone: all are stored together
+	<-s.group.first // one alone: all are stored together
 	wg.Wait()
-	s.group.commits <- struct{}{}
+	s.group.first <- struct{}{}
 	free()
 	require.NoError(t, s.pool.QueryRow(t.Context(), transactions).Scan(&after))
 	require.Equal(t, before+1, after)
@@ -147,16 +145,16 @@ func TestGroupLeave(t *testing.T) {
 		}()
 		waiting(t, s, i+1)
 	}
-	<-s.group.commits
+	<-s.group.first
 	waiting(t, s, 0)
 	leaves[0]()
 	require.ErrorIs(t, <-gone, context.Canceled)
-	require.Len(t, s.group.commits, groupCommits, "it goes on for the other")
+	require.Len(t, s.group.first, 1, "it goes on for the other")
 	leaves[1]()
 	require.ErrorIs(t, <-gone, context.Canceled)
-	require.Eventually(t, func() bool { return len(s.group.commits) == groupCommits-1 }, time.Minute, time.Millisecond,
+	require.Eventually(t, func() bool { return len(s.group.first) == 0 }, time.Minute, time.Millisecond,
 		"nothing goes on for nobody, although the lock is still there")
-	s.group.commits <- struct{}{}
+	s.group.first <- struct{}{}
 	free()
 	require.NoError(t, lock.Rollback(t.Context()))
 }
@@ -227,7 +225,7 @@ func TestGroupBesideHost(t *testing.T) {
 	defer func() { _ = tx.Rollback(context.Background()) }()
 	_, err = s.InTx(tx).Enqueue(t.Context(), []outhook.Delivery{newDelivery(t, "host", "new")})
 	require.NoError(t, err)
-	held := make(chan error, 2*groupCommits)
+	held := make(chan error, 4)
 	for i := range cap(held) {
 		go func() {
 			_, err := s.Enqueue(context.Background(), []outhook.Delivery{newDelivery(t, fmt.Sprint("held", i), "new")})
@@ -243,6 +241,32 @@ func TestGroupBesideHost(t *testing.T) {
 	for range cap(held) {
 		require.NoError(t, <-held)
 	}
+}
+
+// TestGroupSecond: there is a second transaction when the first one takes long, or when more
+// waits than one takes.
+func TestGroupSecond(t *testing.T) {
+	s := newStore(t, nil)
+	s.group.first <- struct{}{} // and stays
+	_, err := s.Enqueue(t.Context(), []outhook.Delivery{newDelivery(t, "long", "s")})
+	require.NoError(t, err)
+
+	s.group.second <- struct{}{}
+	var wg sync.WaitGroup
+	for i := range 2 {
+		var list []outhook.Delivery
+		for range groupDeliveries {
+			list = append(list, newDelivery(t, fmt.Sprint("many", i, "-", len(list)), "s"))
+		}
+		wg.Go(func() {
+			_, err := s.Enqueue(context.Background(), list)
+			require.NoError(t, err)
+		})
+		waiting(t, s, i+1)
+	}
+	<-s.group.second
+	wg.Wait()
+	<-s.group.first
 }
 
 // panicking is a tracer of the host's that panics.
@@ -289,7 +313,7 @@ func TestGroupPanics(t *testing.T) {
 	free()
 	wg.Wait()
 	// Its place is given back a little later.
-	require.Eventually(t, func() bool { return len(traced.group.commits) == 0 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return len(traced.group.first) == 0 }, time.Minute, time.Millisecond)
 }
 
 // A deafConn loses the answer to the first commit that is made while it is armed.
@@ -341,9 +365,9 @@ func TestGroupLosesAnswer(t *testing.T) {
 		})
 		waiting(t, deaf, i+1)
 	}
-	<-deaf.group.commits
+	<-deaf.group.first
 	wg.Wait()
-	deaf.group.commits <- struct{}{}
+	deaf.group.first <- struct{}{}
 	free()
 	for i := range errs {
 		require.Error(t, errs[i])

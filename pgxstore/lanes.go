@@ -143,12 +143,16 @@ func (c *claiming) readLane(rows pgx.Rows) (l *lane, turn int64, err error) {
 	}
 	l.kept = standing != nil
 	l.standing = decodeStanding(name, standing)
+	l.room = c.roomOf(name)
+	return l, turn, nil
+}
+
+func (c *claiming) roomOf(name string) int {
 	room, ok := c.request.Room[name]
 	if !ok {
 		room = c.request.PerSubscriber
 	}
-	l.room = min(room, c.request.Limit)
-	return l, turn, nil
+	return min(room, c.request.Limit)
 }
 
 // moveTo says that a lane was looked at. The turn is that of the first look.
@@ -156,14 +160,24 @@ func (at *cycle) moveTo(turn int64, l *lane) {
 	at.turn, at.after, at.wrapped = &turn, &l.id, l.id <= turn
 }
 
-// forgetLanes is after how many looks a lane is forgotten that none of them has seen.
-const forgetLanes = 64
+// forgetLanes is after how many looks a lane is forgotten that none of them has seen, and
+// mostPlain after how many claims without one there is one.
+const (
+	forgetLanes = 64
+	mostPlain   = 16
+)
 
 // seenLanes remembers which subscribers lately had something pending.
 type seenLanes struct {
-	mu    sync.Mutex // guards all below
-	looks int
-	last  map[int64]int // the look that saw it last
+	mu     sync.Mutex // guards all below
+	looks  int
+	last   map[int64]seenLane
+	plains int // claims that may follow for which all of them are plain
+}
+
+type seenLane struct {
+	name string
+	look int // the last one that saw it
 }
 
 // known returns their numbers, sorted.
@@ -173,16 +187,36 @@ func (s *seenLanes) known() []int64 {
 	return slices.Sorted(maps.Keys(s.last))
 }
 
+// plain returns their names, if they are not more than most, and it may be that nothing of
+// theirs has an order key and none of them a standing.
+func (s *seenLanes) plain(most int) map[int64]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.plains == 0 || len(s.last) > most {
+		return nil
+	}
+	s.plains--
+	names := make(map[int64]string, len(s.last))
+	for id, l := range s.last {
+		names[id] = l.name
+	}
+	return names
+}
+
 // see says what a look has seen.
 func (s *seenLanes) see(lanes []*lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.last == nil {
-		s.last = make(map[int64]int)
+		s.last = make(map[int64]seenLane)
 	}
 	s.looks++
+	s.plains = mostPlain
 	for _, l := range lanes {
-		s.last[l.id] = s.looks
+		s.last[l.id] = seenLane{l.standing.Subscriber, s.looks}
+		if l.keyed || l.kept || l.standing.Subscriber == "" {
+			s.plains = 0
+		}
 	}
-	maps.DeleteFunc(s.last, func(_ int64, look int) bool { return s.looks-look > forgetLanes })
+	maps.DeleteFunc(s.last, func(_ int64, l seenLane) bool { return s.looks-l.look > forgetLanes })
 }

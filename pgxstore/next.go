@@ -67,17 +67,13 @@ select l.subscriber, {now}, case
 
 // findNext queues what finds how long it is until something further could be claimed with
 // the room that is left, 0 if nothing waits for time to pass.
-func (c *claiming) findNext(batch *pgx.Batch, next *time.Duration) {
+func (c *claiming) findNext(batch *pgx.Batch, statement string, next *time.Duration) {
 	var ids []int64
-	statement := nextPlain
 	lanes := make(map[int64]*lane, len(c.lanes))
 	for _, l := range c.lanes {
 		if !l.closed && l.room+l.over > 0 {
 			ids = append(ids, l.id)
 			lanes[l.id] = l
-			if l.keyed {
-				statement = nextKeyed
-			}
 		}
 	}
 	if len(ids) == 0 {
@@ -90,7 +86,7 @@ func (c *claiming) findNext(batch *pgx.Batch, next *time.Duration) {
 		if err := rows.Scan(&id, &now, &at); err != nil {
 			return err
 		}
-		if at == nil {
+		if at == nil || lanes[id].room+lanes[id].over <= 0 {
 			return nil
 		}
 		if opens := lanes[id].opens; opens.After(*at) {

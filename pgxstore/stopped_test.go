@@ -98,7 +98,7 @@ func TestLostKey(t *testing.T) {
 	require.NoError(t, c.lease(t.Context()))
 	require.Empty(t, c.leased)
 	batch, next := &pgx.Batch{}, time.Duration(0)
-	c.findNext(batch, &next)
+	c.findNext(batch, nextPlain, &next)
 	require.NoError(t, send(t.Context(), tx, batch))
 	require.Positive(t, next, "0 would be to sleep until woken, also if the other one dies")
 }

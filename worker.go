@@ -512,7 +512,7 @@ func (w *worker) close(batch []report) {
 			j.lane.closed = false
 			wake = true // to learn when it may be attempted again
 		}
-		if batch[i].outcome.State == Pending || j.OrderKey != "" {
+		if o := &batch[i].outcome; o.State == Pending || o.Effect != nil || j.OrderKey != "" {
 			wake = true // it is due again, or another is now
 		}
 	}

@@ -55,7 +55,8 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 	if len(claimed.Claims) == 0 {
 		return more, err
 	}
-	if err != nil { // there is something all the same
+	if err != nil { // there is something all the same; the next claim tells, if it is still so
+		s.lanes.doubt()
 		claimed.Next = contended
 		return claimed, nil
 	}

@@ -203,6 +203,13 @@ func (s *seenLanes) plain(most int) map[int64]string {
 	return names
 }
 
+// doubt has the next claim look.
+func (s *seenLanes) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plains = 0
+}
+
 // see says what a look has seen.
 func (s *seenLanes) see(lanes []*lane) {
 	s.mu.Lock()

@@ -67,6 +67,7 @@ func (s *Store) claimPlain(ctx context.Context, request outhook.ClaimRequest, kn
 	var c *claiming
 	err = s.inPinnedTx(ctx, "claim", "", func(tx *transaction) error {
 		c = &claiming{s: s, request: request, tx: tx, suspects: request.Suspects, leased: make(map[int64]*leasedRow)}
+		claimed = outhook.Claimed{}
 		batch := &pgx.Batch{}
 		all := c.leasePlain(batch, known)
 		c.findNext(batch, nextIfShort, &claimed.Next)
@@ -83,12 +84,26 @@ func (s *Store) claimPlain(ctx context.Context, request outhook.ClaimRequest, kn
 	payloads := c.loadPayloads(batch)
 	if batch.Len() > 0 {
 		if err := s.inPinnedTx(ctx, "claim", "", func(tx *transaction) error { return tx.commitWith(ctx, batch) }); err != nil {
+			s.release(ctx, c)
 			return outhook.Claimed{}, rest, err
 		}
 	}
 	claimed.Claims, claimed.Standings = c.claims(payloads)
 	s.places.Keep(c.places)
 	return claimed, rest, nil
+}
+
+// release gives back, if it can, what was leased and cannot be returned, so that it does not
+// wait for the end of its lease.
+func (s *Store) release(ctx context.Context, c *claiming) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	claims, _ := c.claims(nil)
+	var outcomes []outhook.Outcome
+	for i := range claims {
+		outcomes = append(outcomes, outhook.Outcome{Lease: claims[i].Lease(), State: outhook.Pending, Released: true})
+	}
+	_, _ = s.Finish(ctx, outcomes)
 }
 
 // leasePlain queues what leases of known subscribers. all becomes whether nothing is left to
@@ -133,8 +148,10 @@ func (c *claiming) leasePlain(batch *pgx.Batch, known map[int64]string) (all *bo
 				return nil
 			})(rows)
 			slices.SortFunc(c.picked, before)
-			*all = len(c.picked) == c.request.Limit || len(c.picked) == n
-			c.request = c.less()
+			rest := c.less()
+			full, suspects := rest.Limit == 0, rest.Suspects != c.request.Suspects
+			*all = full || len(c.picked) == n && !suspects // whose room nextIfShort does not know of
+			c.request = rest
 			return err
 		})
 	return all

@@ -710,7 +710,8 @@ func (w *worker) finish() {
 func (w *worker) awaited(r *report) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.flying == 0 || w.stop.Err() != nil || r.job.OrderKey != "" || r.outcome.Effect != nil || r.job.lane.closed
+	idle := w.flying == 0 || w.drain && len(w.work) == 0 // whose caller waits for the last
+	return idle || w.stop.Err() != nil || r.job.OrderKey != "" || r.outcome.Effect != nil || r.job.lane.closed
 }
 
 // write stores a batch, again and again until the store has answered or the

@@ -117,7 +117,7 @@ func (s *Store) enqueueWaiting(ctx context.Context, place <-chan struct{}) {
 const groupPatience = ", set_config('lock_timeout', '100ms', true)"
 
 // enqueueNext stores the next batch, and returns false if nothing waited.
-func (s *Store) enqueueNext(ctx context.Context) bool {
+func (s *Store) enqueueNext(ctx context.Context) (more bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	batch := s.group.take(cancel)
@@ -128,6 +128,7 @@ func (s *Store) enqueueNext(ctx context.Context) bool {
 	if len(all) == 0 {
 		return false
 	}
+	more = true // also if this batch panics: others may wait behind it
 	var isKnown []bool
 	var err error
 	undone := false

@@ -312,6 +312,16 @@ func TestGroupPanics(t *testing.T) {
 	}
 	free()
 	wg.Wait()
+	many := make([]outhook.Delivery, groupDeliveries)
+	for i := range many {
+		many[i] = newDelivery(t, fmt.Sprint("many", i), "s")
+	}
+	ahead := &enqueueCall{deliveries: many, done: make(chan struct{})}
+	traced.group.enter(ahead)
+	require.PanicsWithValue(t, "tracer", func() { // in a batch of its own, behind one that panics
+		_, _ = traced.Enqueue(t.Context(), []outhook.Delivery{newDelivery(t, "behind", "s")})
+	})
+	require.Equal(t, "tracer", ahead.panicked)
 	// Its place is given back a little later.
 	require.Eventually(t, func() bool { return len(traced.group.first) == 0 }, time.Minute, time.Millisecond)
 }

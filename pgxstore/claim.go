@@ -45,6 +45,27 @@ type claiming struct {
 // Its transactions lock rows of pending, passing over those that are
 // locked, and then keys in hold; they wait for no other claim.
 func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
+	request.Room = ownRoom(request)
+	handed, late, look := s.handover.take(&request)
+	s.release(ctx, late)
+	all := !look
+	if look = look && request.Limit > 0; look {
+		claimed, err = s.claim(ctx, request)
+		for i := range claimed.Claims {
+			takeRoom(&request, claimed.Claims[i].ID.Subscriber)
+		}
+		all = err == nil && request.Limit > 0 && (claimed.Next <= 0 || claimed.Next > contended)
+	}
+	next := s.handover.leave(request, all)
+	if !look || err != nil && len(handed) > 0 { // the next one tells, if there is still an error
+		claimed.Next, err = next, nil
+	}
+	claimed.Claims = append(handed, claimed.Claims...)
+	return claimed, err
+}
+
+// claim claims what is due.
+func (s *Store) claim(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
 	if known := s.lanes.plain(max(request.Limit, minLanes)); len(known) > 0 {
 		claimed, request, err = s.claimPlain(ctx, request, known)
 		if err != nil || request.Limit == 0 {

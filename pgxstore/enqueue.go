@@ -8,6 +8,9 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/outhook/outhook"
 	"github.com/outhook/outhook/internal/stored"
 )
@@ -16,15 +19,19 @@ import (
 // returns which of them were known, or that certainly nothing was stored: if the answer to
 // a commit is lost, it may have been.
 func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery, settings string) (isKnown []bool, undone bool, err error) {
-	var fresh *enqueueResult
-	err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) (err error) {
-		undone = true
-		if fresh, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries); err == nil {
-			undone = false
-		}
-		return err
-	})
+	reserved := s.handover.reserve(deliveries)
+	fresh, undone, err := s.enqueueNew(ctx, deliveries, settings, reserved)
+	if fresh == nil && (err == nil || hasCode(err, uniqueViolation)) {
+		err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) (err error) {
+			undone = true
+			if fresh, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries, reserved); err == nil {
+				undone = false
+			}
+			return err
+		})
+	}
 	if err != nil {
+		s.handover.hand(reserved, nil, true)
 		// A commit waits for a lock, too, to send its notifications in order.
 		return nil, undone || hasCode(err, lockNotAvailable), err
 	}
@@ -33,7 +40,40 @@ func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery
 		fresh.payloads[of] = copyOf(payload)
 	}
 	s.payloads.Keep(fresh.payloads)
+	s.handOver(ctx, reserved, fresh)
 	return fresh.isKnown, false, nil
+}
+
+// enqueueNew stores deliveries that are all new, and commits in the same round trip. It
+// returns nil if some are known, and an error if some have become so just now: then nothing
+// is stored.
+func (s *Store) enqueueNew(ctx context.Context, deliveries []outhook.Delivery, settings string, reserved reservation) (fresh *enqueueResult, undone bool, err error) {
+	err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) error {
+		undone, fresh = true, nil
+		f, rows, err := s.prepare(ctx, pgxQuerier{tx}, deliveries, reserved)
+		if err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		inserted := make(map[int]insertedRow, len(deliveries))
+		all := make([]int, len(deliveries))
+		for i := range all {
+			all[i] = i
+		}
+		batch.Queue(s.sql(insertNew), s.insertArguments(rows, all, reserved)...).Query(eachRow(func(row pgx.Rows) error {
+			return scanInserted(row.Scan, inserted)
+		}))
+		if err := tx.commitWith(ctx, batch); err != nil {
+			_, undone = errors.AsType[*pgconn.PgError](err) // unless the answer is lost
+			return err
+		}
+		if undone = false; len(inserted) > 0 {
+			f.keep(deliveries, rows, inserted)
+			fresh = f
+		}
+		return nil
+	})
+	return fresh, undone, err
 }
 
 // knownOf returns the IDs of the deliveries that were known.
@@ -57,15 +97,14 @@ type enqueueResult struct {
 	isKnown  []bool // which of the deliveries were known
 	numbers  map[string]int64
 	payloads map[stored.BodyOf]*outhook.Payload
+	leased   []*leasedRow // not restored
+	waiting  int          // of those that were stored, how many were not leased
 }
 
-// enqueue stores deliveries in a transaction.
-func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery) (*enqueueResult, error) {
-	numbers, err := s.numbers(ctx, q, deliveries)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := encodeDeliveries(deliveries, numbers)
+// enqueue stores deliveries in a transaction, and leases those for which there is a
+// reservation and that may be leased.
+func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery, reserved reservation) (*enqueueResult, error) {
+	fresh, rows, err := s.prepare(ctx, q, deliveries, reserved)
 	if err != nil {
 		return nil, err
 	}
@@ -73,17 +112,14 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 	for i := range missing {
 		missing[i] = i
 	}
-	fresh := &enqueueResult{make([]bool, len(deliveries)), numbers, make(map[stored.BodyOf]*outhook.Payload)}
 	for range 3 { // again if what was in the way has been pruned meanwhile
-		inserted, err := s.insert(ctx, q, rows, missing)
+		inserted := make(map[int]insertedRow, len(missing))
+		err := q.query(ctx, func(scan func(...any) error) error { return scanInserted(scan, inserted) },
+			s.sql(insertMissing), s.insertArguments(rows, missing, reserved)...)
 		if err != nil {
 			return nil, err
 		}
-		for i, id := range inserted {
-			if deliveries[i].Payload != nil {
-				fresh.payloads[bodyOf(id, deliveries[i].ID.Event)] = deliveries[i].Payload
-			}
-		}
+		fresh.keep(deliveries, rows, inserted)
 		missing = slices.DeleteFunc(missing, func(i int) bool { _, ok := inserted[i]; return ok })
 		if len(missing) == 0 {
 			return fresh, nil
@@ -109,6 +145,37 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 		}
 	}
 	return nil, errors.New("deliveries of the same IDs come and go")
+}
+
+// prepare returns what is known before deliveries are stored, and their rows.
+func (s *Store) prepare(ctx context.Context, q querier, deliveries []outhook.Delivery, reserved reservation) (*enqueueResult, *deliveryRows, error) {
+	numbers, err := s.numbers(ctx, q, deliveries)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, err := encodeDeliveries(deliveries, numbers)
+	if err != nil {
+		return nil, nil, err
+	}
+	if reserved.leases != nil {
+		rows.lease = reserved.leases
+	}
+	return &enqueueResult{isKnown: make([]bool, len(deliveries)), numbers: numbers, payloads: make(map[stored.BodyOf]*outhook.Payload)}, rows, nil
+}
+
+// keep notes what was stored.
+func (r *enqueueResult) keep(deliveries []outhook.Delivery, rows *deliveryRows, inserted map[int]insertedRow) {
+	for i, row := range inserted {
+		of := bodyOf(row.payload, deliveries[i].ID.Event)
+		if deliveries[i].Payload != nil {
+			r.payloads[of] = deliveries[i].Payload
+		}
+		if row.leased {
+			r.leased = append(r.leased, rows.leased(i, &deliveries[i], row, of))
+		} else {
+			r.waiting++
+		}
+	}
 }
 
 // numbers returns the numbers of the subscribers of deliveries, new ones if needed.
@@ -158,7 +225,7 @@ const insertSubscribers = `
 insert into {schema}.subscriber (name) select name from unnest($1::text[]) name order by name
 on conflict (name) do nothing`
 
-// deliveryRows are deliveries as parameters of insertDeliveries, column by column.
+// deliveryRows are deliveries as parameters of insertRows, column by column.
 type deliveryRows struct {
 	event      []string
 	subscriber []int64
@@ -173,6 +240,7 @@ type deliveryRows struct {
 	digest     [][]byte
 	snapshot   [][]byte
 	payload    []int32 // its place among the bodies, from 1; 0: none
+	lease      []bool  // it is to be leased
 
 	bodyEvent   []string
 	contentType []string
@@ -185,7 +253,7 @@ func encodeDeliveries(deliveries []outhook.Delivery, numbers map[string]int64) (
 		*outhook.Payload
 		event string // so that Prune finds all that refer to it
 	}
-	r := &deliveryRows{}
+	r := &deliveryRows{lease: make([]bool, len(deliveries))}
 	places := make(map[body]int32)
 	for i := range deliveries {
 		d := &deliveries[i]
@@ -223,60 +291,108 @@ func encodeDeliveries(deliveries []outhook.Delivery, numbers map[string]int64) (
 	return r, nil
 }
 
-// insertDeliveries stores what is not there yet and returns the places of what it
-// has stored. Numbers are given out in the order of the call, but rows
-// are inserted in the order of their IDs, so that two calls cannot wait for each other.
-const insertDeliveries = `
+// insertRows store deliveries and return the places of what they have stored. Numbers are
+// given out in the order of the call, but rows are inserted in the order of their IDs, so
+// that two calls cannot wait for each other. Rows that are to be leased are, unless their
+// subscriber has a standing.
+const (
+	// insertNew stores all or, if some are known, nothing. It fails if another transaction
+	// has stored some meanwhile.
+	insertNew = insertFrom + `
+    where not exists (
+        select from fresh f cross join lateral (` + sameID + `) d where d.event = f.event and d.subscriber = f.subscriber
+    )
+    order by f.event, f.subscriber` + insertTo
+
+	// insertMissing stores those that are not known.
+	insertMissing = insertFrom + `
+    order by f.event, f.subscriber
+    on conflict (event, subscriber) do nothing` + insertTo
+
+	// sameID finds the delivery of f, or another: it has an order that one index has alone,
+	// so that no plan goes through all of a subscriber.
+	sameID = `
+        select event, subscriber, digest from {schema}.delivery d
+        where (d.event, d.subscriber) >= (f.event, f.subscriber) order by d.event, d.subscriber limit 1
+    `
+
+	insertFrom = `
 with body as materialized (
     select nextval('{schema}.payload_id_seq') as id, b.*
     from unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) with ordinality b (event, content_type, header, body, place)
 ), fresh as materialized (
     select nextval('{schema}.delivery_id_seq') as id, d.*, {now} as now,
-        case when ttl > 0 then {now} + ttl_micro * interval '1 microsecond' end as expires
+        case when ttl > 0 then {now} + ttl_micro * interval '1 microsecond' end as expires,
+        case when lease then coalesce((select s.standing is null from {schema}.subscriber s where s.id = d.subscriber limit 1), false) else false end as leased
     from unnest($5::integer[], $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::boolean[],
-        $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bytea[], $17::bytea[], $18::integer[])
-        d (place, event, subscriber, type, time, order_key, hold, delay, ttl, delay_micro, ttl_micro, digest, snapshot, payload)
+        $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bytea[], $17::bytea[], $18::integer[], $19::boolean[])
+        d (place, event, subscriber, type, time, order_key, hold, delay, ttl, delay_micro, ttl_micro, digest, snapshot, payload, lease)
 ), stored as (
     insert into {schema}.delivery (id, event, subscriber, type, time, order_key, hold_on_dead, delay, ttl, digest, snapshot, entered, payload)
     select f.id, f.event, f.subscriber, f.type, f.time, f.order_key, f.hold, f.delay, f.ttl, f.digest, f.snapshot, f.now, body.id
-    from fresh f left join body on body.place = f.payload
-    order by f.event, f.subscriber
-    on conflict (event, subscriber) do nothing
+    from fresh f left join body on body.place = f.payload`
+
+	insertTo = `
     returning id, payload
 ), bodies as (
     insert into {schema}.payload (id, event, content_type, header, body)
     select id, event, content_type, header, body from body where id in (select payload from stored)
 ), queued as (
     insert into {schema}.pending (id, subscriber, key, rank, due, expires, token, live, attempts, unfinished, holds)
-    select id, f.subscriber, f.order_key, case when f.order_key = '' then d.due else '-infinity' end, d.due,
-        f.expires, 0, false, 0, 0, f.hold and f.order_key <> ''
+    select id, f.subscriber, f.order_key, case when f.order_key = '' then d.due else '-infinity' end,
+        case when f.leased then f.now + $20::bigint * interval '1 microsecond' else d.due end,
+        f.expires, case when f.leased then nextval('{schema}.token') else 0 end, f.leased, 0, f.leased::integer, f.hold and f.order_key <> ''
     from stored join fresh f using (id) cross join lateral
         (select least(f.now + f.delay_micro * interval '1 microsecond', f.expires) as due) d
+    returning id, live, token, ctid::text
 )
-select f.place, coalesce(stored.payload, 0), (select pg_notify($19::text, '') is null where $20::boolean)
-from stored join fresh f using (id)`
+select f.place, coalesce(stored.payload, 0), q.live, q.id, q.token, q.ctid, (select pg_notify($21::text, '') is null where $22::boolean)
+from queued q join stored using (id) join fresh f using (id)`
+)
 
-// insert stores the deliveries at the given places, and returns the numbers of the payloads
-// of those that it has stored.
-func (s *Store) insert(ctx context.Context, q querier, r *deliveryRows, places []int) (payloads map[int]int64, err error) {
+// An insertedRow is a delivery that was stored.
+type insertedRow struct {
+	payload int64 // 0: it has none
+	leased  bool
+	id      int64
+	token   int64
+	ctid    string
+}
+
+// insertArguments returns the arguments of insertRows for the deliveries at the given places.
+func (s *Store) insertArguments(r *deliveryRows, places []int, reserved reservation) []any {
 	p := make([]int32, len(places))
 	for i, place := range places {
 		p[i] = int32(place)
 	}
-	payloads = make(map[int]int64, len(places))
-	err = q.query(ctx, func(scan func(...any) error) error {
-		var place int
-		var payload int64
-		var ignored *bool
-		err := scan(&place, &payload, &ignored)
-		payloads[place] = payload
-		return err
-	}, s.sql(insertDeliveries), r.bodyEvent, r.contentType, r.header, r.body,
+	return []any{r.bodyEvent, r.contentType, r.header, r.body,
 		p, pick(r.event, places), pick(r.subscriber, places), pick(r.eventType, places), pick(r.time, places),
 		pick(r.orderKey, places), pick(r.hold, places), pick(r.delay, places), pick(r.ttl, places),
 		pick(r.delayMicro, places), pick(r.ttlMicro, places), pick(r.digest, places), pick(r.snapshot, places),
-		pick(r.payload, places), s.options.Schema, !s.options.Silent)
-	return payloads, err
+		pick(r.payload, places), pick(r.lease, places), micros(reserved.lease + handTime), s.options.Schema, !s.options.Silent}
+}
+
+// scanInserted adds a row of the answer.
+func scanInserted(scan func(...any) error, inserted map[int]insertedRow) error {
+	var place int
+	var row insertedRow
+	var notified *bool
+	err := scan(&place, &row.payload, &row.leased, &row.id, &row.token, &row.ctid, &notified)
+	inserted[place] = row
+	return err
+}
+
+// leased returns a row as a Claim would have it that has leased it just now.
+func (r *deliveryRows) leased(i int, d *outhook.Delivery, row insertedRow, payload stored.BodyOf) *leasedRow {
+	l := &leasedRow{
+		ctid: row.ctid, id: row.id, time: r.time[i], delay: r.delay[i], ttl: r.ttl[i], digest: r.digest[i], snapshot: r.snapshot[i],
+		claim: outhook.Claim{Token: row.token, Attempt: 1},
+	}
+	l.claim.ID, l.claim.Type, l.claim.HoldOnDead = d.ID, d.Type, d.HoldOnDead
+	if d.Payload != nil {
+		l.payload = payload
+	}
+	return l
 }
 
 // digests returns those of the deliveries at the given places that are stored.
@@ -291,14 +407,10 @@ func (s *Store) digests(ctx context.Context, q querier, r *deliveryRows, places 
 		}
 		return err
 	}, s.sql(`
-select u.n, d.digest
-from unnest($1::text[], $2::bigint[]) with ordinality u (event, subscriber, n)
-cross join lateral (
-    -- an order that one index has alone, so that no plan goes through all of a subscriber
-    select event, subscriber, digest from {schema}.delivery d
-    where (d.event, d.subscriber) >= (u.event, u.subscriber) order by d.event, d.subscriber limit 1
-) d
-where d.event = u.event and d.subscriber = u.subscriber`),
+select f.n, d.digest
+from unnest($1::text[], $2::bigint[]) with ordinality f (event, subscriber, n)
+cross join lateral (`+sameID+`) d
+where d.event = f.event and d.subscriber = f.subscriber`),
 		pick(r.event, places), pick(r.subscriber, places))
 	return found, err
 }

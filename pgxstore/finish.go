@@ -25,6 +25,7 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	}
 	for rest := outcomes; len(rest) > 0; {
 		var later []outhook.Outcome
+		due, closed := false, false
 		err = s.inPinnedTx(ctx, "finish", "", func(tx *transaction) (err error) {
 			f := newFinishing(s, tx, rest)
 			if f.plain() {
@@ -32,10 +33,17 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 			} else {
 				lost, err = f.finish(ctx)
 			}
+			due, closed = f.due, f.closed
 			return err
 		})
 		if err != nil {
 			return nil, err
+		}
+		if due {
+			s.handover.miss()
+		}
+		if closed {
+			s.release(ctx, s.handover.withdraw())
 		}
 		for i := range rest {
 			s.places.Forget(rest[i].Lease)
@@ -53,6 +61,7 @@ type finishing struct {
 	outcomes []outhook.Outcome
 	leases   []leaseState // of the outcomes
 	due      bool         // something becomes claimable, or will sooner than others may think
+	closed   bool         // a subscriber that had no standing has one that admits nothing
 }
 
 type leaseState struct {
@@ -358,7 +367,8 @@ func (f *finishing) end(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if f.due || opened {
+	f.due = f.due || opened
+	if f.due {
 		return f.s.notify(ctx, f.tx)
 	}
 	return nil
@@ -389,6 +399,10 @@ func (f *finishing) affect(ctx context.Context, effects map[int64][]outhook.Effe
 		for _, e := range effects[id] {
 			e.Reason = strings.ToValidUTF8(e.Reason, "\ufffd")
 			row.standing.Apply(now, e)
+		}
+		before, after := row.before, row.standing
+		if n, _ := after.Admit(now, 1); n == 0 && before == (outhook.Standing{Subscriber: before.Subscriber}) {
+			f.closed = true
 		}
 	}
 	return f.s.storeStandings(ctx, f.tx, rows, now)

@@ -84,7 +84,9 @@ var errStop = fmt.Errorf("pgxstore: stop")
 // n counts those that were replayed, also when there is an error.
 func (s *Store) Replay(ctx context.Context, filter outhook.Filter) (n int, err error) {
 	states := manage.States(filter.States, []outhook.State{outhook.Dead, outhook.Cancelled}, outhook.Pending)
-	return s.change(ctx, "replay", filter, states, s.replay)
+	n, err = s.change(ctx, "replay", filter, states, s.replay)
+	s.handover.miss()
+	return n, err
 }
 
 const replayRows = `
@@ -122,7 +124,9 @@ func (s *Store) replay(ctx context.Context, tx pgx.Tx, rows []foundRow) (n int, 
 // n counts those that were cancelled, also when there is an error.
 func (s *Store) Cancel(ctx context.Context, filter outhook.Filter) (n int, err error) {
 	states := manage.States(filter.States, []outhook.State{outhook.Pending}, outhook.Delivered, outhook.Dead, outhook.Cancelled)
-	return s.change(ctx, "cancel", filter, states, s.cancel)
+	n, err = s.change(ctx, "cancel", filter, states, s.cancel)
+	s.release(ctx, s.handover.withdraw())
+	return n, err
 }
 
 // cancelRows leaves the key of a leased delivery held: until the lease ends, a request may
@@ -165,6 +169,7 @@ func (s *Store) Prune(ctx context.Context, filter outhook.Filter) (n int, err er
 		_, err = s.pool.Exec(ctx, s.sql(holds))
 		err = failure("prune", err)
 	}
+	s.handover.miss() // a barrier may be gone
 	return n, err
 }
 

@@ -37,6 +37,11 @@ func (s *Store) Notify(ctx context.Context, wake func()) error {
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
+	s.handover.listen(true)
+	defer func() {
+		s.handover.listen(false)
+		s.release(ctx, s.handover.withdraw())
+	}()
 	l := &listener{s: s, conn: conn, wake: wake}
 	wake()
 	for {

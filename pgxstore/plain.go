@@ -84,26 +84,14 @@ func (s *Store) claimPlain(ctx context.Context, request outhook.ClaimRequest, kn
 	payloads := c.loadPayloads(batch)
 	if batch.Len() > 0 {
 		if err := s.inPinnedTx(ctx, "claim", "", func(tx *transaction) error { return tx.commitWith(ctx, batch) }); err != nil {
-			s.release(ctx, c)
+			leased, _ := c.claims(nil)
+			s.release(ctx, leased)
 			return outhook.Claimed{}, rest, err
 		}
 	}
 	claimed.Claims, claimed.Standings = c.claims(payloads)
 	s.places.Keep(c.places)
 	return claimed, rest, nil
-}
-
-// release gives back, if it can, what was leased and cannot be returned, so that it does not
-// wait for the end of its lease.
-func (s *Store) release(ctx context.Context, c *claiming) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	claims, _ := c.claims(nil)
-	var outcomes []outhook.Outcome
-	for i := range claims {
-		outcomes = append(outcomes, outhook.Outcome{Lease: claims[i].Lease(), State: outhook.Pending, Released: true})
-	}
-	_, _ = s.Finish(ctx, outcomes)
 }
 
 // leasePlain queues what leases of known subscribers. all becomes whether nothing is left to
@@ -160,18 +148,10 @@ func (c *claiming) leasePlain(batch *pgx.Batch, known map[int64]string) (all *bo
 // less is what is left of its request beside what was leased, for which it takes the room.
 func (c *claiming) less() outhook.ClaimRequest {
 	rest := c.request
-	rest.Limit -= len(c.picked)
-	rest.Room = maps.Clone(rest.Room)
-	if rest.Room == nil {
-		rest.Room = make(map[string]int)
-	}
+	rest.Room = ownRoom(rest)
 	for _, p := range c.picked {
 		p.lane.room--
-		name := p.lane.standing.Subscriber
-		if _, ok := rest.Room[name]; !ok {
-			rest.Room[name] = rest.PerSubscriber
-		}
-		rest.Room[name]--
+		takeRoom(&rest, p.lane.standing.Subscriber)
 		if c.leased[p.id].claim.Unfinished >= rest.SuspectAfter {
 			rest.Suspects--
 		}

@@ -18,7 +18,7 @@ func (s *Store) UpdateStandings(ctx context.Context, subscribers []string, updat
 	if len(subscribers) == 0 {
 		return ctx.Err()
 	}
-	return s.inTx(ctx, "update standings", func(tx pgx.Tx) error {
+	err := s.inTx(ctx, "update standings", func(tx pgx.Tx) error {
 		names := slices.Compact(slices.Sorted(slices.Values(subscribers)))
 		if _, err := tx.Exec(ctx, s.sql(insertSubscribers), names); err != nil {
 			return err
@@ -44,6 +44,8 @@ func (s *Store) UpdateStandings(ctx context.Context, subscribers []string, updat
 		}
 		return s.notify(ctx, tx)
 	})
+	s.release(ctx, s.handover.withdraw()) // a Claim that begins now is to keep to the change
+	return err
 }
 
 // Standings implements [outhook.StandingStore].

@@ -43,6 +43,7 @@ type Store struct {
 	statements sync.Map // completed, by what they are made of
 	lanes      seenLanes
 	group      *group
+	handover   handover
 
 	snapshots   stored.Snapshots
 	payloads    *stored.Payloads

@@ -154,6 +154,7 @@ func (s *Store) begin() string {
 
 const (
 	maxDeadlocks     = 3
+	uniqueViolation  = "23505"
 	deadlockDetected = "40P01"
 	lockNotAvailable = "55P03"
 )

@@ -674,7 +674,7 @@ func released(j *job) Outcome {
 // them waits for others, if there may be some, and nobody waits for it.
 const (
 	maxBatch   = 500
-	gatherTime = 3 * time.Millisecond
+	gatherTime = 5 * time.Millisecond
 )
 
 // finish stores outcomes until there are no more reports.

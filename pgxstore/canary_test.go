@@ -148,7 +148,7 @@ func TestErrorsHoldNoValues(t *testing.T) {
 		"history is no JSON":          {[]string{`update {schema}.outcome set attempts = convert_to('[{"number":' || chr(34) || $canary$CANARY$canary$ || chr(34) || '}]', 'UTF8')`}, []string{"Get"}},
 		"a standing is no JSON":       {[]string{`update {schema}.subscriber set standing = '"CANARY"'`}, nil},
 		"the tables are gone":         {[]string{`drop table {schema}.delivery, {schema}.pending, {schema}.outcome, {schema}.payload, {schema}.subscriber`}, everyCall},
-		"there are no tokens":         {[]string{`drop sequence {schema}.token`}, []string{"Claim", "Replay", "Cancel"}},
+		"there are no tokens":         {[]string{`drop sequence {schema}.token`}, []string{"Enqueue", "Claim", "Replay"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t, nil)

@@ -46,21 +46,24 @@ type claiming struct {
 // locked, and then keys in hold; they wait for no other claim.
 func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
 	request.Room = ownRoom(request)
-	handed, late, look := s.handover.take(&request)
-	s.release(ctx, late)
-	all := !look
-	if look = look && request.Limit > 0; look {
+	taken := s.handover.take(&request)
+	s.release(ctx, taken.late)
+	all := false
+	if taken.look {
 		claimed, err = s.claim(ctx, request)
 		for i := range claimed.Claims {
 			takeRoom(&request, claimed.Claims[i].ID.Subscriber)
 		}
 		all = err == nil && request.Limit > 0 && (claimed.Next <= 0 || claimed.Next > contended)
 	}
-	next := s.handover.leave(request, all)
-	if !look || err != nil && len(handed) > 0 { // the next one tells, if there is still an error
-		claimed.Next, err = next, nil
+	s.handover.leave(request, taken.look, all)
+	if err != nil && len(taken.claims) > 0 {
+		claimed, err = outhook.Claimed{Next: contended}, nil // the next one tells, if there is still an error
 	}
-	claimed.Claims = append(handed, claimed.Claims...)
+	if (taken.shared || !taken.look) && (claimed.Next <= 0 || claimed.Next > lookEvery) {
+		claimed.Next = lookEvery
+	}
+	claimed.Claims = append(taken.claims, claimed.Claims...)
 	return claimed, err
 }
 

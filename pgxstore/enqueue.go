@@ -20,6 +20,7 @@ import (
 // a commit is lost, it may have been.
 func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery, settings string) (isKnown []bool, undone bool, err error) {
 	reserved := s.handover.reserve(deliveries)
+	defer s.handover.end(reserved)
 	fresh, undone, err := s.enqueueNew(ctx, deliveries, settings, reserved)
 	if fresh == nil && (err == nil || hasCode(err, uniqueViolation)) {
 		err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) (err error) {
@@ -31,7 +32,6 @@ func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery
 		})
 	}
 	if err != nil {
-		s.handover.hand(reserved, nil, true)
 		// A commit waits for a lock, too, to send its notifications in order.
 		return nil, undone || hasCode(err, lockNotAvailable), err
 	}
@@ -165,7 +165,11 @@ func (s *Store) prepare(ctx context.Context, q querier, deliveries []outhook.Del
 
 // keep notes what was stored.
 func (r *enqueueResult) keep(deliveries []outhook.Delivery, rows *deliveryRows, inserted map[int]insertedRow) {
-	for i, row := range inserted {
+	for i := range deliveries {
+		row, ok := inserted[i]
+		if !ok {
+			continue
+		}
 		of := bodyOf(row.payload, deliveries[i].ID.Event)
 		if deliveries[i].Payload != nil {
 			r.payloads[of] = deliveries[i].Payload
@@ -233,10 +237,8 @@ type deliveryRows struct {
 	time       []string
 	orderKey   []string
 	hold       []bool
-	delay      []int64
+	delay      []int64 // nanoseconds, like ttl
 	ttl        []int64
-	delayMicro []int64
-	ttlMicro   []int64
 	digest     [][]byte
 	snapshot   [][]byte
 	payload    []int32 // its place among the bodies, from 1; 0: none
@@ -245,7 +247,9 @@ type deliveryRows struct {
 	bodyEvent   []string
 	contentType []string
 	header      [][]byte
-	body        [][]byte
+	body        []byte  // all of them, one after the other: an array would be copied again and again as it is encoded
+	bodyStart   []int64 // counted from 1
+	bodySize    []int64 // -1: it is nil
 }
 
 func encodeDeliveries(deliveries []outhook.Delivery, numbers map[string]int64) (*deliveryRows, error) {
@@ -253,7 +257,13 @@ func encodeDeliveries(deliveries []outhook.Delivery, numbers map[string]int64) (
 		*outhook.Payload
 		event string // so that Prune finds all that refer to it
 	}
-	r := &deliveryRows{lease: make([]bool, len(deliveries))}
+	n := len(deliveries)
+	r := &deliveryRows{
+		event: make([]string, n), subscriber: make([]int64, n), eventType: make([]string, n), time: make([]string, n), orderKey: make([]string, n),
+		hold: make([]bool, n), delay: make([]int64, n), ttl: make([]int64, n), digest: make([][]byte, n), snapshot: make([][]byte, n),
+		payload: make([]int32, n), lease: make([]bool, n),
+	}
+	var bodies [][]byte
 	places := make(map[body]int32)
 	for i := range deliveries {
 		d := &deliveries[i]
@@ -270,25 +280,30 @@ func encodeDeliveries(deliveries []outhook.Delivery, numbers map[string]int64) (
 			r.bodyEvent = append(r.bodyEvent, d.ID.Event)
 			r.contentType = append(r.contentType, d.Payload.ContentType)
 			r.header = append(r.header, header)
-			r.body = append(r.body, d.Payload.Body)
-			place = int32(len(r.body))
+			bodies = append(bodies, d.Payload.Body)
+			place = int32(len(bodies))
 			places[body{d.Payload, d.ID.Event}] = place
 		}
-		r.event = append(r.event, d.ID.Event)
-		r.subscriber = append(r.subscriber, numbers[d.ID.Subscriber])
-		r.eventType = append(r.eventType, d.Type)
-		r.time = append(r.time, stored.EncodeTime(d.Time))
-		r.orderKey = append(r.orderKey, d.OrderKey)
-		r.hold = append(r.hold, d.HoldOnDead)
-		r.delay = append(r.delay, int64(d.Delay))
-		r.ttl = append(r.ttl, int64(d.TTL))
-		r.delayMicro = append(r.delayMicro, micros(d.Delay))
-		r.ttlMicro = append(r.ttlMicro, micros(d.TTL))
-		r.digest = append(r.digest, d.Digest[:])
-		r.snapshot = append(r.snapshot, snapshot)
-		r.payload = append(r.payload, place)
+		r.event[i], r.subscriber[i], r.eventType[i], r.time[i] = d.ID.Event, numbers[d.ID.Subscriber], d.Type, stored.EncodeTime(d.Time)
+		r.orderKey[i], r.hold[i], r.delay[i], r.ttl[i] = d.OrderKey, d.HoldOnDead, int64(d.Delay), int64(d.TTL)
+		r.digest[i], r.snapshot[i], r.payload[i] = d.Digest[:], snapshot, place
 	}
+	r.join(bodies)
 	return r, nil
+}
+
+// join sets the bodies.
+func (r *deliveryRows) join(bodies [][]byte) {
+	r.body = bytes.Join(bodies, nil)
+	start := int64(1)
+	for _, b := range bodies {
+		size := int64(len(b))
+		r.bodyStart = append(r.bodyStart, start)
+		if start += size; b == nil {
+			size = -1
+		}
+		r.bodySize = append(r.bodySize, size)
+	}
 }
 
 // insertRows store deliveries and return the places of what they have stored. Numbers are
@@ -318,15 +333,18 @@ const (
 
 	insertFrom = `
 with body as materialized (
-    select nextval('{schema}.payload_id_seq') as id, b.*
-    from unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[]) with ordinality b (event, content_type, header, body, place)
+    select nextval('{schema}.payload_id_seq') as id, event, content_type, header, place,
+        case when size >= 0 then substring($4::bytea from start::integer for size::integer) end as body
+    from unnest($1::text[], $2::text[], $3::bytea[], $5::bigint[], $6::bigint[]) with ordinality b (event, content_type, header, start, size, place)
 ), fresh as materialized (
-    select nextval('{schema}.delivery_id_seq') as id, d.*, {now} as now,
-        case when ttl > 0 then {now} + ttl_micro * interval '1 microsecond' end as expires,
+    select nextval('{schema}.delivery_id_seq') as id, place, event, subscriber, type, time, digest, snapshot, payload,
+        coalesce(order_key, '') as order_key, coalesce(hold, false) as hold, coalesce(delay, 0) as delay, coalesce(ttl, 0) as ttl,
+        {now} as now,
+        case when ttl > 0 then {now} + (ttl / 1000 + (ttl % 1000 > 0)::integer) * interval '1 microsecond' end as expires,
         case when lease then coalesce((select s.standing is null from {schema}.subscriber s where s.id = d.subscriber limit 1), false) else false end as leased
-    from unnest($5::integer[], $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::boolean[],
-        $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bytea[], $17::bytea[], $18::integer[], $19::boolean[])
-        d (place, event, subscriber, type, time, order_key, hold, delay, ttl, delay_micro, ttl_micro, digest, snapshot, payload, lease)
+    from unnest($7::integer[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::bytea[], $13::bytea[], $14::integer[],
+        $15::text[], $16::boolean[], $17::bigint[], $18::bigint[], $19::boolean[])
+        d (place, event, subscriber, type, time, digest, snapshot, payload, order_key, hold, delay, ttl, lease)
 ), stored as (
     insert into {schema}.delivery (id, event, subscriber, type, time, order_key, hold_on_dead, delay, ttl, digest, snapshot, entered, payload)
     select f.id, f.event, f.subscriber, f.type, f.time, f.order_key, f.hold, f.delay, f.ttl, f.digest, f.snapshot, f.now, body.id
@@ -342,8 +360,9 @@ with body as materialized (
     select id, f.subscriber, f.order_key, case when f.order_key = '' then d.due else '-infinity' end,
         case when f.leased then f.now + $20::bigint * interval '1 microsecond' else d.due end,
         f.expires, case when f.leased then nextval('{schema}.token') else 0 end, f.leased, 0, f.leased::integer, f.hold and f.order_key <> ''
-    from stored join fresh f using (id) cross join lateral
-        (select least(f.now + f.delay_micro * interval '1 microsecond', f.expires) as due) d
+    from stored join fresh f using (id) cross join lateral (
+        select least(f.now + greatest(f.delay / 1000 + (f.delay % 1000 > 0)::integer, 0) * interval '1 microsecond', f.expires) as due
+    ) d
     returning id, live, token, ctid::text
 )
 select f.place, coalesce(stored.payload, 0), q.live, q.id, q.token, q.ctid, (select pg_notify($21::text, '') is null where $22::boolean)
@@ -365,11 +384,10 @@ func (s *Store) insertArguments(r *deliveryRows, places []int, reserved reservat
 	for i, place := range places {
 		p[i] = int32(place)
 	}
-	return []any{r.bodyEvent, r.contentType, r.header, r.body,
+	return []any{r.bodyEvent, r.contentType, r.header, r.body, r.bodyStart, r.bodySize,
 		p, pick(r.event, places), pick(r.subscriber, places), pick(r.eventType, places), pick(r.time, places),
-		pick(r.orderKey, places), pick(r.hold, places), pick(r.delay, places), pick(r.ttl, places),
-		pick(r.delayMicro, places), pick(r.ttlMicro, places), pick(r.digest, places), pick(r.snapshot, places),
-		pick(r.payload, places), pick(r.lease, places), micros(reserved.lease + handTime), s.options.Schema, !s.options.Silent}
+		pick(r.digest, places), pick(r.snapshot, places), pick(r.payload, places),
+		few(r.orderKey, places), few(r.hold, places), few(r.delay, places), few(r.ttl, places), few(r.lease, places), micros(reserved.lease + handTime), s.options.Schema, !s.options.Silent}
 }
 
 // scanInserted adds a row of the answer.
@@ -423,6 +441,16 @@ func pick[T any](all []T, places []int) []T {
 	picked := make([]T, len(places))
 	for i, place := range places {
 		picked[i] = all[place]
+	}
+	return picked
+}
+
+// few is pick of what is mostly zero: nothing if all are, which unnest completes.
+func few[T comparable](all []T, places []int) []T {
+	var zero T
+	picked := pick(all, places)
+	if !slices.ContainsFunc(picked, func(v T) bool { return v != zero }) {
+		return []T{}
 	}
 	return picked
 }

@@ -43,7 +43,7 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 			s.handover.miss()
 		}
 		if closed {
-			s.release(ctx, s.handover.withdraw())
+			s.withdraw(ctx)
 		}
 		for i := range rest {
 			s.places.Forget(rest[i].Lease)

@@ -356,6 +356,7 @@ func TestGroupLosesAnswer(t *testing.T) {
 	enqueued(t, s, 1, nil)
 	var armed atomic.Bool
 	config := s.pool.Config()
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // so that a commit shows as one
 	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, address)
 		return &deafConn{Conn: conn, armed: &armed}, err

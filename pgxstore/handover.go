@@ -3,6 +3,7 @@ package pgxstore
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,32 +11,36 @@ import (
 )
 
 const (
-	lookEvery = 20 * time.Millisecond // how long Claims may follow each other that look for nothing
-	handTime  = time.Second           // how long what is handed over may wait for its Claim
+	lookEvery = debounce    // how long Claims may follow each other that do not look for what others have stored
+	handTime  = time.Second // how long what is handed over may wait for its Claim
 )
 
 // A handover spares most deliveries a claim in the database. A Claim that has found all that
 // is due leaves the rest of its room here. Enqueue takes it for what it stores, leases that in
-// the same statement, and leaves it for the next Claim, which has nothing to look for if it
-// follows soon. For the database, the lease begins with Enqueue. So that it cannot outlive
-// those who would use it, there is room only while Notify is called, and when that ends, what
-// waits is given back.
+// the same statement, and leaves it to the next Claim, which does not look for anything else
+// if the last look is not long ago. All this happens only while Notify is called: when that
+// ends, the Dispatcher is about to stop, and what waits is given back.
+//
+// For the database, such a lease begins with Enqueue. What somebody else changes after that,
+// a standing or by Cancel, comes too late for it.
 type handover struct {
+	release func([]outhook.Claim) // gives leases back
+
 	mu        sync.Mutex // guards all below
 	listeners int        // calls of Notify
 	withdrawn int        // how often what waits was given back
 	room      *outhook.ClaimRequest
-	reserved  map[string]int  // of it, by subscriber, for what is being stored
-	looked    time.Time       // when a Claim looked that has found all that it had room for; zero: more may be
-	full      map[string]bool // the subscribers that it left no room
-	waiting   []handed
+	reserved  map[string]int  // room that was taken for what is being stored, by subscriber
+	waiting   []handed        // for the next Claim
+	timer     *time.Timer     // calls expire; nil: nothing has waited lately
+	looked    time.Time       // when a Claim looked last; zero: it has not found all, or there is more since
+	full      map[string]bool // the subscribers for which it had no room left
 }
 
 // handed is a delivery that is leased, and waits for its Claim.
 type handed struct {
 	claim  outhook.Claim
 	stored time.Time // or shortly before
-	until  time.Time // when the lease that it has now would be shorter than lease
 	lease  time.Duration
 }
 
@@ -43,13 +48,13 @@ type handed struct {
 type reservation struct {
 	at        time.Time
 	withdrawn int            // handover.withdrawn then
-	room      map[string]int // by subscriber
 	leases    []bool         // which deliveries are to be leased; nil: none
-	lease     time.Duration  // for how long they are to be
+	room      map[string]int // that they take, by subscriber
+	lease     time.Duration  // that their Claim has to have; the row is leased for handTime more
 }
 
-// reserve takes the room for those of deliveries that may be leased at once: they are due,
-// and have no order to be kept.
+// reserve takes room for those of deliveries that may be leased at once: that are due and
+// have no order to be kept.
 func (h *handover) reserve(deliveries []outhook.Delivery) reservation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -57,26 +62,24 @@ func (h *handover) reserve(deliveries []outhook.Delivery) reservation {
 	if h.room == nil {
 		return r
 	}
-	r.lease = h.room.Lease
-	r.leases = make([]bool, len(deliveries))
-	r.room = make(map[string]int)
+	r.leases, r.room, r.lease = make([]bool, len(deliveries)), make(map[string]int), h.room.Lease
 	for i := range deliveries {
 		d := &deliveries[i]
-		if d.Delay == 0 && d.OrderKey == "" && takeRoom(h.room, d.ID.Subscriber) {
+		if d.Delay <= 0 && d.OrderKey == "" && takeRoom(h.room, d.ID.Subscriber) {
 			r.leases[i] = true
 			r.room[d.ID.Subscriber]++
+			h.reserved[d.ID.Subscriber]++
 		}
 	}
-	h.count(r.room, 1)
 	return r
 }
 
-func (h *handover) count(room map[string]int, sign int) {
-	if h.reserved == nil {
-		h.reserved = make(map[string]int)
-	}
-	for subscriber, n := range room {
-		if h.reserved[subscriber] += sign * n; h.reserved[subscriber] == 0 {
+// end gives the room of a reservation back.
+func (h *handover) end(r reservation) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for subscriber, n := range r.room {
+		if h.reserved[subscriber] -= n; h.reserved[subscriber] == 0 {
 			delete(h.reserved, subscriber)
 		}
 	}
@@ -87,7 +90,6 @@ func (h *handover) count(room map[string]int, sign int) {
 func (h *handover) hand(r reservation, leased []outhook.Claim, all bool) (back []outhook.Claim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.count(r.room, -1)
 	if !all {
 		h.looked = time.Time{}
 	}
@@ -95,27 +97,60 @@ func (h *handover) hand(r reservation, leased []outhook.Claim, all bool) (back [
 		return leased
 	}
 	for _, c := range leased {
-		h.waiting = append(h.waiting, handed{c, r.at, r.at.Add(handTime), r.lease})
+		h.waiting = append(h.waiting, handed{c, r.at, r.lease})
+	}
+	if h.timer == nil && len(h.waiting) > 0 {
+		h.timer = time.AfterFunc(handTime, h.expire)
 	}
 	return nil
 }
 
-// take returns what waits and the request has room for, which it takes, and what came too
-// late. look says whether there may be more.
-func (h *handover) take(request *outhook.ClaimRequest) (claims, late []outhook.Claim, look bool) {
+// expire gives back what no Claim has come for.
+func (h *handover) expire() {
+	var late []outhook.Claim
+	h.mu.Lock()
+	h.waiting = slices.DeleteFunc(h.waiting, func(w handed) bool {
+		if time.Since(w.stored) < handTime {
+			return false
+		}
+		late = append(late, w.claim)
+		return true
+	})
+	if h.timer = nil; len(h.waiting) > 0 {
+		h.timer = time.AfterFunc(handTime, h.expire)
+	}
+	h.mu.Unlock()
+	h.release(late)
+}
+
+// taken is what a Claim gets.
+type taken struct {
+	claims []outhook.Claim // that have waited for it
+	late   []outhook.Claim // too long, or in vain; to be given back
+	look   bool            // for more
+	shared bool            // not all of its room is for what it may find
+}
+
+// take returns what waits, for which it takes the room of the request.
+func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
+	t.look = h.listeners == 0 || now.Sub(h.looked) >= lookEvery
+	for subscriber := range h.full {
+		t.look = t.look || roomOf(request, subscriber) > 0
+	}
+	t.shared = len(h.waiting) > 0 || len(h.reserved) > 0
 	for _, w := range h.waiting {
 		c := w.claim
 		c.Age = now.Sub(w.stored)
 		if c.TTL > 0 && c.Age >= c.TTL && c.Fault == "" {
 			c.Fault = outhook.ReasonExpired
 		}
-		if now.Before(w.until) && request.Lease <= w.lease && request.SuspectAfter > 0 && takeRoom(request, c.ID.Subscriber) {
-			claims = append(claims, c)
+		if c.Age < handTime && request.Lease <= w.lease && request.SuspectAfter > 0 && takeRoom(request, c.ID.Subscriber) {
+			t.claims = append(t.claims, c)
 		} else {
-			late = append(late, c)
+			t.late = append(t.late, c)
 		}
 	}
 	for subscriber, n := range h.reserved {
@@ -124,48 +159,40 @@ func (h *handover) take(request *outhook.ClaimRequest) (claims, late []outhook.C
 		}
 	}
 	h.waiting, h.room = nil, nil
-	look = h.listeners == 0 || now.Sub(h.looked) >= lookEvery
-	for subscriber := range h.full {
-		look = look || roomOf(request, subscriber) > 0
+	if t.look = t.look && request.Limit > 0; t.look {
+		h.looked = now // before what is stored meanwhile says that there is more
 	}
-	if look {
-		h.looked = now
-	}
-	return claims, late, look
+	return t
 }
 
-// leave leaves the room that a Claim has left, and returns when the next one is to look. all:
-// it has found all that was due when it looked.
-func (h *handover) leave(room outhook.ClaimRequest, all bool) time.Duration {
+// leave leaves the room that a Claim has left. all: it has found all that it had room for,
+// if it has looked.
+func (h *handover) leave(room outhook.ClaimRequest, looked, all bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.full = make(map[string]bool)
-	for subscriber, n := range room.Room {
-		if n <= 0 {
-			h.full[subscriber] = true
+	if looked {
+		h.full = make(map[string]bool)
+		for subscriber, n := range room.Room {
+			if n <= 0 {
+				h.full[subscriber] = true
+			}
 		}
 	}
-	if !all {
+	if looked && !all {
 		h.looked = time.Time{}
 	} else if h.listeners > 0 && room.Limit > 0 && room.SuspectAfter > 0 {
 		h.room = &room
 	}
-	return max(time.Until(h.looked.Add(lookEvery)), time.Millisecond)
 }
 
-// listen says that a call of Notify has begun, or has ended.
-func (h *handover) listen(begun bool) {
+// miss says that something may be due that no Claim has looked for.
+func (h *handover) miss() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if begun {
-		h.listeners++
-	} else {
-		h.listeners--
-	}
+	h.looked = time.Time{}
 }
 
-// withdraw returns what waits, and sees to it that nothing is handed over that is being
-// stored. It is called when deliveries may not be claimed any more.
+// withdraw returns what waits, and sees to it that what is being stored is given back, too.
 func (h *handover) withdraw() (back []outhook.Claim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -174,14 +201,18 @@ func (h *handover) withdraw() (back []outhook.Claim) {
 		back = append(back, w.claim)
 	}
 	h.waiting, h.room, h.looked = nil, nil, time.Time{}
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
+	}
 	return back
 }
 
-// miss says that something may be due that no Claim has found.
-func (h *handover) miss() {
+// listen counts the calls of Notify.
+func (h *handover) listen(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.looked = time.Time{}
+	h.listeners += n
 }
 
 // roomOf returns the room of a subscriber.
@@ -213,17 +244,20 @@ func ownRoom(request outhook.ClaimRequest) map[string]int {
 
 // handOver hands over what an Enqueue has leased.
 func (s *Store) handOver(ctx context.Context, r reservation, fresh *enqueueResult) {
-	var claims []outhook.Claim
+	claims := make([]outhook.Claim, len(fresh.leased))
 	places := make(map[outhook.Lease]place, len(fresh.leased))
-	for _, l := range fresh.leased {
+	for i, l := range fresh.leased {
 		l.restore(s.snapshots)
 		l.complete(l.claim.ID.Subscriber, fresh.payloads)
-		claims = append(claims, l.claim)
+		claims[i] = l.claim
 		places[l.claim.Lease()] = place{ctid: l.ctid, delivery: l.id, subscriber: fresh.numbers[l.claim.ID.Subscriber]}
 	}
 	s.places.Keep(places)
 	s.release(ctx, s.handover.hand(r, claims, fresh.waiting == 0))
 }
+
+// withdraw gives back what waits to be claimed, and is not to be.
+func (s *Store) withdraw(ctx context.Context) { s.release(ctx, s.handover.withdraw()) }
 
 // release gives leases back, if it can, that nobody will use, so that their deliveries need
 // not wait for the end of them.
@@ -233,9 +267,9 @@ func (s *Store) release(ctx context.Context, claims []outhook.Claim) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	var outcomes []outhook.Outcome
+	outcomes := make([]outhook.Outcome, len(claims))
 	for i := range claims {
-		outcomes = append(outcomes, outhook.Outcome{Lease: claims[i].Lease(), State: outhook.Pending, Released: true})
+		outcomes[i] = outhook.Outcome{Lease: claims[i].Lease(), State: outhook.Pending, Released: true}
 	}
 	_, _ = s.Finish(ctx, outcomes)
 }

@@ -125,7 +125,7 @@ func (s *Store) replay(ctx context.Context, tx pgx.Tx, rows []foundRow) (n int, 
 func (s *Store) Cancel(ctx context.Context, filter outhook.Filter) (n int, err error) {
 	states := manage.States(filter.States, []outhook.State{outhook.Pending}, outhook.Delivered, outhook.Dead, outhook.Cancelled)
 	n, err = s.change(ctx, "cancel", filter, states, s.cancel)
-	s.release(ctx, s.handover.withdraw())
+	s.withdraw(ctx)
 	return n, err
 }
 

@@ -37,10 +37,10 @@ func (s *Store) Notify(ctx context.Context, wake func()) error {
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
-	s.handover.listen(true)
+	s.handover.listen(1)
 	defer func() {
-		s.handover.listen(false)
-		s.release(ctx, s.handover.withdraw())
+		s.handover.listen(-1)
+		s.withdraw(ctx)
 	}()
 	l := &listener{s: s, conn: conn, wake: wake}
 	wake()

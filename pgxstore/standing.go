@@ -44,7 +44,7 @@ func (s *Store) UpdateStandings(ctx context.Context, subscribers []string, updat
 		}
 		return s.notify(ctx, tx)
 	})
-	s.release(ctx, s.handover.withdraw()) // a Claim that begins now is to keep to the change
+	s.withdraw(ctx) // a Claim that begins now is to keep to the change
 	return err
 }
 

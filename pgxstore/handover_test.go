@@ -1,0 +1,372 @@
+package pgxstore
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/outhook/outhook"
+)
+
+// handing returns a store whose Notify is called and whose latest Claim has found nothing and
+// has left its room, and another one on the same tables.
+func handing(t *testing.T, request outhook.ClaimRequest) (s, other *Store) {
+	t.Helper()
+	s = newStore(t, nil)
+	other, err := New(s.pool, &s.options)
+	require.NoError(t, err)
+	listening(t, s)
+	require.Empty(t, claim(t, s, request).Claims)
+	return s, other
+}
+
+// enqueue stores a delivery for each subscriber.
+func enqueue(t *testing.T, s outhook.Enqueuer, subscribers ...string) {
+	t.Helper()
+	var list []outhook.Delivery
+	for i, name := range subscribers {
+		list = append(list, newDelivery(t, fmt.Sprint("e", i), name))
+	}
+	_, err := s.Enqueue(t.Context(), list)
+	require.NoError(t, err)
+}
+
+// enqueueNamed stores a delivery of an event for each subscriber.
+func enqueueNamed(t *testing.T, s outhook.Enqueuer, event string, subscribers ...string) {
+	t.Helper()
+	var list []outhook.Delivery
+	for _, name := range subscribers {
+		list = append(list, newDelivery(t, event, name))
+	}
+	_, err := s.Enqueue(t.Context(), list)
+	require.NoError(t, err)
+}
+
+// names returns the subscribers of claims.
+func names(claimed outhook.Claimed) (subscribers []string) {
+	for _, c := range claimed.Claims {
+		subscribers = append(subscribers, c.ID.Subscriber)
+	}
+	return subscribers
+}
+
+// events returns the events of claims.
+func events(claimed outhook.Claimed) (events []string) {
+	for _, c := range claimed.Claims {
+		events = append(events, c.ID.Event)
+	}
+	return events
+}
+
+// leases returns how many rows are leased.
+func leases(t *testing.T, s *Store) (n int) {
+	t.Helper()
+	require.NoError(t, s.pool.QueryRow(t.Context(), s.sql(`select count(*) from {schema}.pending where live`)).Scan(&n))
+	return n
+}
+
+func TestHandover(t *testing.T) {
+	few := outhook.ClaimRequest{Limit: 5, PerSubscriber: 2, Room: map[string]int{"c": 0}, SuspectAfter: 5, Suspects: 1, Lease: time.Minute}
+
+	t.Run("as much as there was room for", func(t *testing.T) {
+		s, other := handing(t, few)
+		enqueue(t, s, "a", "b", "a", "c", "a", "b", "d", "e")
+		require.Equal(t, 5, leases(t, s))
+		require.ElementsMatch(t, []string{"a", "c", "e"}, names(claim(t, other, all)), "the rest is for all")
+		require.Equal(t, []string{"a", "b", "a", "b", "d"}, names(claim(t, s, few)))
+	})
+
+	t.Run("like any other claim", func(t *testing.T) {
+		s, other := handing(t, all)
+		enqueue(t, s, "a")
+		handed := claim(t, s, all)
+		require.Len(t, handed.Claims, 1)
+		require.Positive(t, handed.Next)
+		c := handed.Claims[0]
+		lost, err := s.Finish(t.Context(), []outhook.Outcome{{Lease: c.Lease(), State: outhook.Pending, Released: true}})
+		require.NoError(t, err)
+		require.Empty(t, lost)
+		again := claim(t, other, all).Claims[0]
+		require.Greater(t, again.Token, c.Token)
+		require.Less(t, c.Age, again.Age)
+		c.Token, c.Age = again.Token, again.Age
+		wanted, err := again.Snapshot.MarshalBinary()
+		require.NoError(t, err)
+		got, err := c.Snapshot.MarshalBinary()
+		require.NoError(t, err)
+		require.Equal(t, wanted, got)
+		c.Snapshot = again.Snapshot
+		require.Equal(t, again, c)
+		lost, err = s.Finish(t.Context(), []outhook.Outcome{{Lease: again.Lease(), State: outhook.Delivered}})
+		require.NoError(t, err)
+		require.Empty(t, lost)
+	})
+
+	t.Run("leased until its Claim's lease has ended", func(t *testing.T) {
+		s, _ := handing(t, few)
+		enqueue(t, s, "a")
+		claimed := claim(t, s, few)
+		require.Len(t, claimed.Claims, 1)
+		var left float64
+		require.NoError(t, s.pool.QueryRow(t.Context(), s.sql(`select extract(epoch from due - {now})::float8 from {schema}.pending`)).Scan(&left))
+		require.Greater(t, left, few.Lease.Seconds())
+		require.Less(t, left, (few.Lease + handTime).Seconds())
+	})
+
+	t.Run("expired", func(t *testing.T) {
+		s, _ := handing(t, all)
+		d := newDelivery(t, "e", "a")
+		d.TTL = time.Microsecond
+		_, err := s.Enqueue(t.Context(), deliveriesOf(d))
+		require.NoError(t, err)
+		require.Equal(t, 1, leases(t, s))
+		require.Equal(t, outhook.ReasonExpired, claim(t, s, all).Claims[0].Fault)
+	})
+
+	for name, test := range map[string]func(t *testing.T, s, other *Store, d outhook.Delivery) (outhook.Enqueuer, outhook.Delivery){
+		"what is due later": func(_ *testing.T, s, _ *Store, d outhook.Delivery) (outhook.Enqueuer, outhook.Delivery) {
+			d.Delay = time.Hour
+			return s, d
+		},
+		"what has an order": func(_ *testing.T, s, _ *Store, d outhook.Delivery) (outhook.Enqueuer, outhook.Delivery) {
+			d.OrderKey = "k"
+			return s, d
+		},
+		"what is sent elsewhere": func(_ *testing.T, _, other *Store, d outhook.Delivery) (outhook.Enqueuer, outhook.Delivery) {
+			return other, d
+		},
+		"what a transaction of the host stores": func(t *testing.T, s, _ *Store, d outhook.Delivery) (outhook.Enqueuer, outhook.Delivery) {
+			tx, err := s.pool.Begin(t.Context())
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, tx.Rollback(context.Background())) })
+			return s.InTx(tx), d
+		},
+		"what a standing may hold back": func(t *testing.T, s, other *Store, d outhook.Delivery) (outhook.Enqueuer, outhook.Delivery) {
+			require.NoError(t, other.UpdateStandings(t.Context(), []string{"s"}, func(_ time.Time, s *outhook.Standing) { s.Failures = 1 }))
+			return s, d
+		},
+		"what is known": func(t *testing.T, s, other *Store, d outhook.Delivery) (outhook.Enqueuer, outhook.Delivery) {
+			_, err := other.Enqueue(t.Context(), deliveriesOf(d))
+			require.NoError(t, err)
+			return s, d
+		},
+	} {
+		t.Run("not "+name, func(t *testing.T) {
+			s, other := handing(t, all)
+			via, d := test(t, s, other, newDelivery(t, "e", "s"))
+			_, err := via.Enqueue(t.Context(), deliveriesOf(d))
+			require.NoError(t, err)
+			require.Zero(t, leases(t, s))
+		})
+	}
+
+	t.Run("not what has to wait for its turn", func(t *testing.T) {
+		s, _ := handing(t, few)
+		enqueue(t, s, "a", "a", "a")
+		require.Equal(t, 2, leases(t, s))
+		require.Equal(t, []string{"e0", "e1"}, events(claim(t, s, few)))
+		require.Equal(t, []string{"e2"}, events(claim(t, s, few)))
+		for i := range 4 {
+			enqueueNamed(t, s, fmt.Sprint("f", i), "a")
+			require.Equal(t, 4, leases(t, s), "there was room for one")
+		}
+		require.Equal(t, []string{"f0", "f1"}, events(claim(t, s, few)))
+		enqueueNamed(t, s, "f4", "a")
+		require.Equal(t, []string{"f2", "f3"}, events(claim(t, s, few)))
+		require.Equal(t, []string{"f4"}, events(claim(t, s, few)))
+	})
+}
+
+// TestHandoverEnds shows that what was leased for a Claim is given back as it was when it is
+// not to be claimed any more.
+func TestHandoverEnds(t *testing.T) {
+	noRoom := all
+	noRoom.Room = map[string]int{"a": 0}
+	for name, end := range map[string]func(t *testing.T, s *Store) error{
+		"a standing was changed": func(t *testing.T, s *Store) error {
+			return s.UpdateStandings(t.Context(), []string{"b"}, func(time.Time, *outhook.Standing) {})
+		},
+		"something was cancelled": func(t *testing.T, s *Store) error {
+			_, err := s.Cancel(t.Context(), outhook.Filter{Event: "other"})
+			return err
+		},
+		"a receiver wants a pause": func(t *testing.T, s *Store) error {
+			enqueue(t, s, "b") // e0 for b
+			c := claim(t, s, outhook.ClaimRequest{Limit: 1, Room: map[string]int{"b": 1}, SuspectAfter: 5, Lease: time.Minute})
+			require.Equal(t, []string{"b"}, names(c))
+			enqueueNamed(t, s, "f", "b")
+			_, err := s.Finish(t.Context(), []outhook.Outcome{{Lease: c.Claims[0].Lease(), State: outhook.Pending, Effect: &outhook.Effect{Pause: time.Hour}}})
+			return err
+		},
+		"the Claim has no room": func(t *testing.T, s *Store) error {
+			require.Empty(t, claim(t, s, noRoom).Claims)
+			return nil
+		},
+		"no Claim comes for it": func(t *testing.T, s *Store) error {
+			require.Eventually(t, func() bool { return leases(t, s) == 0 }, time.Minute, handTime/20)
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, other := handing(t, all)
+			enqueue(t, s, "a")
+			require.Equal(t, 1, leases(t, s))
+			require.NoError(t, end(t, s))
+			require.Zero(t, leases(t, s))
+			c := claim(t, other, all).Claims[0]
+			require.Equal(t, "a", c.ID.Subscriber)
+			require.Equal(t, 1, c.Attempt)
+			require.Zero(t, c.Unfinished)
+			require.Empty(t, claim(t, s, all).Claims)
+		})
+	}
+
+	t.Run("the Claim wants a longer lease", func(t *testing.T) {
+		s, _ := handing(t, all)
+		enqueue(t, s, "a")
+		longer := all
+		longer.Lease += time.Hour
+		var claims []outhook.Claim
+		for len(claims) == 0 {
+			claims = claim(t, s, longer).Claims
+		}
+		require.Zero(t, claims[0].Unfinished)
+		var left float64
+		require.NoError(t, s.pool.QueryRow(t.Context(), s.sql(`select extract(epoch from due - {now})::float8 from {schema}.pending`)).Scan(&left))
+		require.Greater(t, left, all.Lease.Seconds()+handTime.Seconds())
+	})
+
+	t.Run("Notify has ended", func(t *testing.T) {
+		s := newStore(t, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		begun, ended := make(chan struct{}, 1000), make(chan error)
+		go func() { ended <- s.Notify(ctx, func() { begun <- struct{}{} }) }()
+		<-begun
+		claim(t, s, all)
+		enqueue(t, s, "a")
+		require.Equal(t, 1, leases(t, s))
+		cancel()
+		require.ErrorIs(t, <-ended, context.Canceled)
+		require.Zero(t, leases(t, s))
+		require.Len(t, claim(t, s, all).Claims, 1)
+		enqueueNamed(t, s, "f", "a")
+		require.Equal(t, 1, leases(t, s), "no Claim leaves its room any more")
+	})
+}
+
+// TestReservation shows what becomes of room that was taken for what is still being stored.
+func TestReservation(t *testing.T) {
+	setUp := func() (*handover, reservation) {
+		h := &handover{reserved: make(map[string]int), listeners: 1, release: func([]outhook.Claim) {}}
+		request := all
+		request.Limit, request.Room = 4, map[string]int{"a": 2}
+		require.True(t, h.take(&request).look)
+		h.leave(request, true, true)
+		r := h.reserve([]outhook.Delivery{{ID: outhook.DeliveryID{Subscriber: "a"}}, {ID: outhook.DeliveryID{Subscriber: "b"}}})
+		require.Equal(t, []bool{true, true}, r.leases)
+		return h, r
+	}
+	claims := []outhook.Claim{{Delivery: outhook.Delivery{ID: outhook.DeliveryID{Subscriber: "a"}}}}
+	request := func() *outhook.ClaimRequest {
+		r := all
+		r.Limit, r.Room = 4, map[string]int{"a": 2}
+		return &r
+	}
+
+	t.Run("no Claim fills it", func(t *testing.T) {
+		h, r := setUp()
+		h.miss()
+		left := request()
+		taken := h.take(left)
+		require.True(t, taken.look)
+		require.True(t, taken.shared, "another Claim has to come soon")
+		require.Equal(t, 2, left.Limit)
+		require.Equal(t, map[string]int{"a": 1, "b": all.PerSubscriber - 1}, left.Room)
+		require.Empty(t, h.hand(r, claims, true))
+		h.end(r)
+		left = request()
+		require.Equal(t, claims[0].ID, h.take(left).claims[0].ID)
+		require.Equal(t, 3, left.Limit, "what was not stored takes none any more")
+	})
+	t.Run("if nothing is to be claimed any more, all is given back", func(t *testing.T) {
+		h, r := setUp()
+		require.Empty(t, h.withdraw())
+		require.Equal(t, claims, h.hand(r, claims, true))
+		h.end(r)
+		require.Empty(t, h.take(request()).claims)
+	})
+	t.Run("a Claim that leaves no room is no leave for others", func(t *testing.T) {
+		h, r := setUp()
+		h.end(r)
+		none := request()
+		none.Limit = 1
+		h.take(none)
+		none.Limit = 0
+		h.leave(*none, false, false)
+		require.Nil(t, h.reserve([]outhook.Delivery{{ID: outhook.DeliveryID{Subscriber: "a"}}}).leases)
+	})
+}
+
+// TestHandoverLooks shows that Claims to which much is handed over look for what others have
+// stored all the same.
+func TestHandoverLooks(t *testing.T) {
+	s, other := handing(t, all)
+	enqueueNamed(t, other, "of-another", "a")
+	found := false
+	for i := 0; !found; i++ {
+		enqueueNamed(t, s, fmt.Sprint("f", i), "b")
+		claimed := claim(t, s, all)
+		for _, c := range claimed.Claims {
+			found = found || c.ID.Event == "of-another"
+		}
+		require.True(t, found || claimed.Next > 0 && claimed.Next <= lookEvery)
+	}
+}
+
+// TestEnqueueRace shows that deliveries which somebody else stores at the same time are
+// known, and that nothing is stored beside one of other content.
+func TestEnqueueRace(t *testing.T) {
+	for name, digest := range map[string][32]byte{"the same": {}, "another": {1}} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t, nil)
+			enqueueNamed(t, s, "before", "a", "b")
+			first := newDelivery(t, "e", "a")
+			tx, err := s.pool.Begin(t.Context())
+			require.NoError(t, err)
+			_, err = s.InTx(tx).Enqueue(t.Context(), deliveriesOf(first))
+			require.NoError(t, err)
+			second := first
+			if digest != ([32]byte{}) {
+				second.Digest = digest
+			}
+			type result struct {
+				known []outhook.DeliveryID
+				err   error
+			}
+			ended := make(chan result)
+			go func() {
+				known, err := s.Enqueue(context.Background(), deliveriesOf(newDelivery(t, "e", "b"), second))
+				ended <- result{known, err}
+			}()
+			waits := func() (yes bool) {
+				_ = s.pool.QueryRow(t.Context(), `select exists (select from pg_locks l join pg_class c on c.oid = l.relation
+where not l.granted) or exists (select from pg_locks where locktype = 'transactionid' and not granted)`).Scan(&yes)
+				return yes
+			}
+			require.Eventually(t, waits, time.Minute, time.Millisecond)
+			require.NoError(t, tx.Commit(t.Context()))
+			r := <-ended
+			if digest == ([32]byte{}) {
+				require.NoError(t, r.err)
+				require.Equal(t, []outhook.DeliveryID{first.ID}, r.known)
+				require.Equal(t, 4, count(t, s, "delivery"))
+			} else {
+				require.ErrorIs(t, r.err, outhook.ErrConflict)
+				require.Equal(t, 3, count(t, s, "delivery"))
+			}
+		})
+	}
+}

@@ -65,6 +65,14 @@ func TestCheckChains(t *testing.T) {
 			e.requests[0].answered = e.requests[1].answered + 1
 		}, "event-2/subscriber-0 was attempted before the one before it was accepted"},
 		{"again by a worker that lives", func(e *evidence) { accept(e, "a", 0, 0) }, "event-0/subscriber-0 was accepted again"},
+		{"again after no answer was heard", func(e *evidence) {
+			accept(e, "a", 0, 0)
+			e.detailed = []outhook.Record{{ID: id(0), Attempts: []outhook.Attempt{{Number: 1, Error: "timeout"}, {Number: 2, Status: 204}}}}
+		}, ""},
+		{"again after no answer was heard, and again", func(e *evidence) {
+			accept(e, "a", 0, 0, 0)
+			e.detailed = []outhook.Record{{ID: id(0), Attempts: []outhook.Attempt{{Number: 1, Error: "timeout"}, {Number: 2, Status: 204}}}}
+		}, "event-0/subscriber-0 was accepted again"},
 		{"again after a kill", func(e *evidence) {
 			accept(e, "killed", 0)
 			accept(e, "a", 0, 2)

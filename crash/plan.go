@@ -61,6 +61,9 @@ const (
 	scenarioBreaker = "breaker" // an open breaker lets one probe through at a time
 )
 
+// sendersWork reports whether senders run a worker, too, as most services do.
+func (p *plan) sendersWork() bool { return p.Scenario == scenarioLoss }
+
 // timeout is that of an attempt. Where a machine that is slow must not be taken for a receiver
 // that hangs, it is longer; where a lease has to be waited for, it is not.
 func (p *plan) timeout() time.Duration {

@@ -283,6 +283,15 @@ func (r *parent) settled(ctx context.Context, store outhook.Manager) error {
 	return nil // the check says which
 }
 
+// interruptions counts the workers that were killed, or stopped beyond a lease.
+func (r *parent) interruptions() int {
+	n := r.kills + r.stops
+	if r.plan.sendersWork() {
+		n += r.senderKills
+	}
+	return n
+}
+
 // evidence gathers what is known at the end.
 func (r *parent) evidence(ctx context.Context, store outhook.Manager) (*evidence, error) {
 	e := &evidence{
@@ -291,7 +300,7 @@ func (r *parent) evidence(ctx context.Context, store outhook.Manager) (*evidence
 		requests:      r.receiver.requests(),
 		records:       make(map[outhook.DeliveryID]outhook.Record),
 		late:          r.late,
-		interruptions: r.kills + r.stops,
+		interruptions: r.interruptions(),
 		stops:         r.stops,
 		killed:        r.dead,
 		trips:         r.trips,

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,15 +14,24 @@ import (
 // send is the role of a sender: of every Senders events, the one with its
 // index, from first on. It says so when one was accepted; what it has not said is
 // sent again, under the same ID, by the next process in its place.
-func send(ctx context.Context, p *plan, first int, s *points) error {
+func send(ctx context.Context, p *plan, first int, s *points) (err error) {
 	store, end, err := openStore(ctx, p, 0)
 	if err != nil {
 		return err
 	}
 	defer end()
-	d, err := outhook.New(s.around(store), p.options())
+	d, err := outhook.New(s.around(store), s.options(p))
 	if err != nil {
 		return err
+	}
+	if p.sendersWork() {
+		running, stop := context.WithCancel(ctx)
+		ended := make(chan error)
+		go func() { ended <- d.Run(running) }()
+		defer func() {
+			stop()
+			err = errors.Join(err, <-ended)
+		}()
 	}
 	subscribers := p.subscribers()
 	interval := p.Spread / time.Duration(max(p.Events, 1))

@@ -57,6 +57,19 @@ func (p *plan) options() *outhook.Options {
 	}
 }
 
+// options are those of a process that passes the points of a worker.
+func (s *points) options(p *plan) *outhook.Options {
+	o := p.options()
+	o.Observers = []outhook.Observer{{
+		Attempted: func(_ context.Context, o outhook.Observation) { s.passWith(afterSend, o.ID) },
+		LeaseLost: func(_ context.Context, o outhook.Observation) {
+			fmt.Println(saidLate, o.ID.Event, o.ID.Subscriber)
+		},
+		StoreDown: func(_ context.Context, err error) { fmt.Println(saidDown, err) },
+	}}
+	return o
+}
+
 // userAgent tells the receiver which process makes a request.
 func userAgent(pid int) string { return fmt.Sprint("crash/", pid) }
 
@@ -67,15 +80,7 @@ func work(ctx context.Context, p *plan, index int, s *points) error {
 		return err
 	}
 	defer end()
-	o := p.options()
-	o.Observers = []outhook.Observer{{
-		Attempted: func(_ context.Context, o outhook.Observation) { s.passWith(afterSend, o.ID) },
-		LeaseLost: func(_ context.Context, o outhook.Observation) {
-			fmt.Println(saidLate, o.ID.Event, o.ID.Subscriber)
-		},
-		StoreDown: func(_ context.Context, err error) { fmt.Println(saidDown, err) },
-	}}
-	d, err := outhook.New(s.around(store), o)
+	d, err := outhook.New(s.around(store), s.options(p))
 	if err != nil {
 		return err
 	}

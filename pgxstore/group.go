@@ -21,6 +21,7 @@ const (
 // more waits than it could take.
 type group struct {
 	first, second chan struct{} // hold a value while such a transaction is being made
+	long          time.Duration // how long a call waits for the first one alone
 
 	mu      sync.Mutex
 	waiting []*enqueueCall // guarded by mu
@@ -46,7 +47,7 @@ type enqueueBatch struct {
 }
 
 func newGroup() *group {
-	return &group{first: make(chan struct{}, 1), second: make(chan struct{}, 1)}
+	return &group{first: make(chan struct{}, 1), second: make(chan struct{}, 1), long: groupTime}
 }
 
 // Enqueue implements [outhook.Store]. Calls that come while others are being stored are
@@ -80,7 +81,7 @@ func (s *Store) await(ctx context.Context, c *enqueueCall) {
 	if s.group.enter(c) > groupDeliveries {
 		second = s.group.second
 	}
-	long := time.NewTimer(groupTime)
+	long := time.NewTimer(s.group.long)
 	defer long.Stop()
 	for {
 		var place <-chan struct{}
@@ -98,17 +99,17 @@ func (s *Store) await(ctx context.Context, c *enqueueCall) {
 			return
 		}
 		// Not by this call, which may end before those that it is stored with.
-		go s.enqueueWaiting(context.WithoutCancel(ctx), place)
+		go s.enqueueWaiting(context.WithoutCancel(ctx), place, place == first)
 		long.Stop()
 		first, second = nil, nil
 	}
 }
 
-// enqueueWaiting stores what waits, until nothing does, and gives the place of its
-// transactions back.
-func (s *Store) enqueueWaiting(ctx context.Context, place <-chan struct{}) {
+// enqueueWaiting stores what waits, in one transaction or until nothing does, and gives the
+// place of its transactions back.
+func (s *Store) enqueueWaiting(ctx context.Context, place <-chan struct{}, all bool) {
 	defer func() { <-place }()
-	for s.enqueueNext(ctx) {
+	for s.enqueueNext(ctx) && all {
 	}
 }
 

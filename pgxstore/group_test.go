@@ -251,6 +251,7 @@ func TestGroupSecond(t *testing.T) {
 	_, err := s.Enqueue(t.Context(), []outhook.Delivery{newDelivery(t, "long", "s")})
 	require.NoError(t, err)
 
+	s.group.long = time.Hour
 	s.group.second <- struct{}{}
 	var wg sync.WaitGroup
 	for i := range 2 {

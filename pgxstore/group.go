@@ -84,24 +84,24 @@ func (s *Store) await(ctx context.Context, c *enqueueCall) {
 	long := time.NewTimer(s.group.long)
 	defer long.Stop()
 	for {
-		var place <-chan struct{}
+		// Not by this call, which may end before those that it is stored with.
+		storing := context.WithoutCancel(ctx)
 		select {
 		case first <- struct{}{}:
-			place = first
+			go s.enqueueWaiting(storing, s.group.first, true)
+			first, second = nil, nil
+			long.Stop()
 		case second <- struct{}{}:
-			place = second
+			go s.enqueueWaiting(storing, s.group.second, false)
+			second = nil // until there is reason again, if this call is not among what it takes
+			long.Reset(s.group.long)
 		case <-long.C:
 			second = s.group.second
-			continue
 		case <-c.done:
 			return
 		case <-ctx.Done():
 			return
 		}
-		// Not by this call, which may end before those that it is stored with.
-		go s.enqueueWaiting(context.WithoutCancel(ctx), place, place == first)
-		long.Stop()
-		first, second = nil, nil
 	}
 }
 

@@ -253,21 +253,23 @@ func TestGroupSecond(t *testing.T) {
 
 	s.group.long = time.Hour
 	s.group.second <- struct{}{}
-	var wg sync.WaitGroup
+	stored := make(chan int)
 	for i := range 2 {
 		var list []outhook.Delivery
 		for range groupDeliveries {
 			list = append(list, newDelivery(t, fmt.Sprint("many", i, "-", len(list)), "s"))
 		}
-		wg.Go(func() {
+		go func() {
 			_, err := s.Enqueue(context.Background(), list)
 			require.NoError(t, err)
-		})
+			stored <- i
+		}()
 		waiting(t, s, i+1)
 	}
 	<-s.group.second
-	wg.Wait()
+	require.Equal(t, 0, <-stored, "it makes room then: what is left is no more than the first one can take")
 	<-s.group.first
+	require.Equal(t, 1, <-stored)
 }
 
 // panicking is a tracer of the host's that panics.
@@ -322,9 +324,10 @@ func TestGroupPanics(t *testing.T) {
 	require.PanicsWithValue(t, "tracer", func() { // in a batch of its own, behind one that panics
 		_, _ = traced.Enqueue(t.Context(), []outhook.Delivery{newDelivery(t, "behind", "s")})
 	})
+	<-ahead.done
 	require.Equal(t, "tracer", ahead.panicked)
-	// Its place is given back a little later.
-	require.Eventually(t, func() bool { return len(traced.group.first) == 0 }, time.Minute, time.Millisecond)
+	// Their places are given back a little later.
+	require.Eventually(t, func() bool { return len(traced.group.first)+len(traced.group.second) == 0 }, time.Minute, time.Millisecond)
 }
 
 // A deafConn loses the answer to the first commit that is made while it is armed.

@@ -94,7 +94,9 @@ func (s *slot) gotConn(info httptrace.GotConnInfo) {
 		return
 	}
 	s.leash.hold(info.Conn)
-	_ = info.Conn.SetDeadline(time.Time{}) // that of dialFor
+	if !info.Reused {
+		_ = info.Conn.SetDeadline(time.Time{}) // that of dialFor
+	}
 	if again && s.bare && s.d.ownsIdle != nil {
 		// Over HTTP/2, net/http repeats a request without a body as long as it is
 		// refused, whatever its method.

@@ -50,6 +50,9 @@ var reservedPrefixes = []string{
 
 // checkHeader reports the faults of custom headers.
 func checkHeader(subscriber, field string, h http.Header, f *faults) {
+	if len(h) == 0 {
+		return
+	}
 	count, size := 0, 0
 	seen := make(map[string]bool, len(h))
 	for _, name := range slices.Sorted(maps.Keys(h)) {

@@ -12,7 +12,8 @@ import (
 
 // Contenders, by name. The store of outhook names the contender.
 const (
-	nethttp  = "nethttp" // a loop of http.Client that signs and posts: the least that a service could do
+	nethttp  = "nethttp"  // a loop of http.Client that signs and posts: the least that a service could do
+	prepared = "prepared" // a loop that hands prepared requests to http.Transport: the most that can be had of it
 	memory   = "memory"
 	sqlite   = "sqlite"
 	postgres = "postgres"
@@ -49,6 +50,8 @@ func (b *bench) open(ctx context.Context, name string) (contender, error) {
 	switch name {
 	case nethttp:
 		return b.openLoop()
+	case prepared:
+		return b.openPrepared()
 	case riverJob:
 		return b.openRiver(ctx)
 	default:

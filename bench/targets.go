@@ -16,6 +16,7 @@ func targets() []target {
 	most := func(x float64) aim { return aim{most: x} }
 	any := aim{}
 	return []target{
+		{"prepared_vs_nethttp", "Prepared requests handed straight to http.Transport, nothing stored, against the bare loop", any},
 		{"memory_vs_nethttp", "MemoryStore, drain of a backlog, against the bare loop", least(1.1)},
 		{"sqlite_vs_nethttp", "SQLite, drain", least(0.65)},
 		{"pg_vs_nethttp", "PostgreSQL, drain", least(0.6)},

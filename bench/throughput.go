@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Scenarios that compare all contenders.
@@ -31,6 +32,9 @@ func throughput(scenario string) func(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
+		if runs[prepared] != nil {
+			b.figure("prepared_vs_nethttp", 2, ratios(runs[prepared], runs[nethttp]))
+		}
 		for _, name := range b.plan.stores {
 			b.figure(short(name)+infix+"_vs_nethttp", 2, ratios(runs[name], runs[nethttp]))
 		}
@@ -47,13 +51,17 @@ func throughput(scenario string) func(ctx context.Context, b *bench) error {
 // compare measures each contender in turns.
 func (b *bench) compare(ctx context.Context, scenario string) (map[string][]run, error) {
 	runs := make(map[string][]run)
+	names := b.contenders()
+	if scenario == drain {
+		names = slices.Insert(names, 1, prepared)
+	}
 	for round := range b.plan.rounds + 1 {
 		n := b.plan.n
 		if round == 0 { // to warm up
 			n = max(n/10, 1)
 		}
 		b.last = round == b.plan.rounds
-		for _, name := range b.contenders() {
+		for _, name := range names {
 			r, err := b.measure(ctx, name, scenario, b.enough(name, n))
 			if err != nil {
 				return nil, fmt.Errorf("%s of %s: %w", scenario, name, err)
@@ -71,7 +79,7 @@ func (b *bench) compare(ctx context.Context, scenario string) (map[string][]run,
 
 // enough is n, but more for those who are done with that before it can be timed well.
 func (b *bench) enough(name string, n int) int {
-	if (name == nethttp || name == memory) && !b.plan.strict {
+	if (name == nethttp || name == prepared || name == memory) && !b.plan.strict {
 		return max(n, b.plan.least*1024/max(len(b.body), 1024))
 	}
 	return n

@@ -45,8 +45,10 @@ type claiming struct {
 // Its transactions lock rows of pending, passing over those that are
 // locked, and then keys in hold; they wait for no other claim.
 func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
-	request.Room = ownRoom(request)
 	taken := s.handover.take(&request)
+	if taken.idle {
+		return outhook.Claimed{Next: lookEvery}, nil
+	}
 	s.release(ctx, taken.late)
 	all := false
 	if taken.look {

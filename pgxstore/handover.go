@@ -39,8 +39,8 @@ type handover struct {
 
 // handed is a delivery that is leased, and waits for its Claim.
 type handed struct {
-	claim  outhook.Claim
-	stored time.Time // or shortly before
+	claim  *outhook.Claim // among those that were stored together
+	stored time.Time      // or shortly before
 	lease  time.Duration
 }
 
@@ -96,8 +96,8 @@ func (h *handover) hand(r reservation, leased []outhook.Claim, all bool) (back [
 	if h.withdrawn != r.withdrawn {
 		return leased
 	}
-	for _, c := range leased {
-		h.waiting = append(h.waiting, handed{c, r.at, r.lease})
+	for i := range leased {
+		h.waiting = append(h.waiting, handed{&leased[i], r.at, r.lease})
 	}
 	if h.timer == nil && len(h.waiting) > 0 {
 		h.timer = time.AfterFunc(handTime, h.expire)
@@ -113,7 +113,7 @@ func (h *handover) expire() {
 		if time.Since(w.stored) < handTime {
 			return false
 		}
-		late = append(late, w.claim)
+		late = append(late, *w.claim)
 		return true
 	})
 	if h.timer = nil; len(h.waiting) > 0 {
@@ -128,10 +128,12 @@ type taken struct {
 	claims []outhook.Claim // that have waited for it
 	late   []outhook.Claim // too long, or in vain; to be given back
 	look   bool            // for more
+	idle   bool            // there is nothing to do, and the room that was left is still there
 	shared bool            // not all of its room is for what it may find
 }
 
-// take returns what waits, for which it takes the room of the request.
+// take returns what waits, for which it takes the room of the request, whose Room becomes its
+// own.
 func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -140,9 +142,14 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	for subscriber := range h.full {
 		t.look = t.look || roomOf(request, subscriber) > 0
 	}
-	t.shared = len(h.waiting) > 0 || len(h.reserved) > 0
+	if t.shared = len(h.waiting) > 0 || len(h.reserved) > 0; !t.look && len(h.waiting) == 0 && h.room != nil {
+		t.idle = true
+		return t
+	}
+	request.Room = ownRoom(*request)
+	t.claims = make([]outhook.Claim, 0, len(h.waiting))
 	for _, w := range h.waiting {
-		c := w.claim
+		c := *w.claim
 		c.Age = now.Sub(w.stored)
 		if c.TTL > 0 && c.Age >= c.TTL && c.Fault == "" {
 			c.Fault = outhook.ReasonExpired
@@ -158,7 +165,8 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 			takeRoom(request, subscriber)
 		}
 	}
-	h.waiting, h.room = nil, nil
+	clear(h.waiting)
+	h.waiting, h.room = h.waiting[:0], nil
 	if t.look = t.look && request.Limit > 0; t.look {
 		h.looked = now // before what is stored meanwhile says that there is more
 	}
@@ -198,7 +206,7 @@ func (h *handover) withdraw() (back []outhook.Claim) {
 	defer h.mu.Unlock()
 	h.withdrawn++
 	for _, w := range h.waiting {
-		back = append(back, w.claim)
+		back = append(back, *w.claim)
 	}
 	h.waiting, h.room, h.looked = nil, nil, time.Time{}
 	if h.timer != nil {

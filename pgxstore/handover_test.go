@@ -263,7 +263,7 @@ func TestReservation(t *testing.T) {
 		h := &handover{reserved: make(map[string]int), listeners: 1, release: func([]outhook.Claim) {}}
 		request := all
 		request.Limit, request.Room = 4, map[string]int{"a": 2}
-		require.True(t, h.take(&request).look)
+		require.True(t, h.take(&request).look, "it is the first")
 		h.leave(request, true, true)
 		r := h.reserve([]outhook.Delivery{{ID: outhook.DeliveryID{Subscriber: "a"}}, {ID: outhook.DeliveryID{Subscriber: "b"}}})
 		require.Equal(t, []bool{true, true}, r.leases)
@@ -301,11 +301,12 @@ func TestReservation(t *testing.T) {
 	t.Run("a Claim that leaves no room is no leave for others", func(t *testing.T) {
 		h, r := setUp()
 		h.end(r)
+		h.miss()
 		none := request()
 		none.Limit = 1
-		h.take(none)
-		none.Limit = 0
-		h.leave(*none, false, false)
+		require.True(t, h.take(none).look)
+		none.Limit = 0 // it has found something
+		h.leave(*none, true, false)
 		require.Nil(t, h.reserve([]outhook.Delivery{{ID: outhook.DeliveryID{Subscriber: "a"}}}).leases)
 	})
 }

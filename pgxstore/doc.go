@@ -25,6 +25,13 @@
 // that looks for a tenant there. One that is cancelled returns at once; what it asked for
 // may be stored after that.
 //
+// # Sends beside a worker
+//
+// While [Store.Notify] is called, by a Dispatcher that runs, what is sent through the same
+// Store is leased as it is stored, as far as the latest Claim has left room, and handed to the
+// next Claim without another transaction. What others send, that Claim may find 20 ms later.
+// Use one Store for sending and for running.
+//
 // # Connections
 //
 // All names are qualified with the schema, and nothing outlives a transaction: the

@@ -316,8 +316,9 @@ func TestReservation(t *testing.T) {
 func TestHandoverLooks(t *testing.T) {
 	s, other := handing(t, all)
 	enqueueNamed(t, other, "of-another", "a")
-	found := false
+	found, began := false, time.Now()
 	for i := 0; !found; i++ {
+		require.Less(t, time.Since(began), time.Minute)
 		enqueueNamed(t, s, fmt.Sprint("f", i), "b")
 		claimed := claim(t, s, all)
 		for _, c := range claimed.Claims {

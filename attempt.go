@@ -94,9 +94,7 @@ func (s *slot) gotConn(info httptrace.GotConnInfo) {
 		return
 	}
 	s.leash.hold(info.Conn)
-	if !info.Reused {
-		_ = info.Conn.SetDeadline(time.Time{}) // that of dialFor
-	}
+	_ = info.Conn.SetDeadline(time.Time{}) // that of dialFor, which one that is "reused" may have, too
 	if again && s.bare && s.d.ownsIdle != nil {
 		// Over HTTP/2, net/http repeats a request without a body as long as it is
 		// refused, whatever its method.

@@ -229,11 +229,14 @@ func TestConnectionOutlivesItsAttempt(t *testing.T) {
 	d := dispatcher(t, NewMemoryStore(), &wire{}, Options{})
 	s := newSlot(d, t.Context(), 0)
 	defer s.close()
-	s.begin(time.Now(), time.Minute)
-	c := &deadlineConn{deadline: time.Now()} // of dialFor
-	s.gotConn(httptrace.GotConnInfo{Conn: c})
-	require.Zero(t, c.deadline)
-	s.end()
+	// net/http calls a connection reused that was dialled for an attempt which found another.
+	for _, reused := range []bool{false, true} {
+		s.begin(time.Now(), time.Minute)
+		c := &deadlineConn{deadline: time.Now()} // of dialFor
+		s.gotConn(httptrace.GotConnInfo{Conn: c, Reused: reused})
+		require.Zero(t, c.deadline)
+		s.end()
+	}
 }
 
 func TestReadUpTo(t *testing.T) {

@@ -59,8 +59,8 @@ func (e *evidence) overtakes(began int, before []request) string {
 
 // checkDuplicates checks that a delivery was accepted again only if the worker that made
 // the request before was killed, or was told that its outcome came too late, or has recorded
-// that it saw no answer: on a machine that is slow, the time for an attempt may be over before
-// the receiver, which has accepted it, is heard.
+// that its time was over: on a machine that is slow it may be before the receiver, which has
+// accepted it, is heard.
 func (e *evidence) checkDuplicates(f *finding, requests []request) {
 	var before *request // the accepted one
 	unheard := 0
@@ -83,14 +83,14 @@ func (e *evidence) checkDuplicates(f *finding, requests []request) {
 	}
 }
 
-// unheard counts the attempts of a delivery that have seen no answer.
+// unheard counts the attempts of a delivery whose time was over.
 func (e *evidence) unheard(id outhook.DeliveryID) (n int) {
 	for i := range e.detailed {
 		if e.detailed[i].ID != id {
 			continue
 		}
 		for _, a := range e.detailed[i].Attempts {
-			if a.Status == 0 {
+			if a.Status == 0 && a.Error == "timeout" && a.Duration >= e.plan.timeout() {
 				n++
 			}
 		}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -67,11 +68,15 @@ func TestCheckChains(t *testing.T) {
 		{"again by a worker that lives", func(e *evidence) { accept(e, "a", 0, 0) }, "event-0/subscriber-0 was accepted again"},
 		{"again after no answer was heard", func(e *evidence) {
 			accept(e, "a", 0, 0)
-			e.detailed = []outhook.Record{{ID: id(0), Attempts: []outhook.Attempt{{Number: 1, Error: "timeout"}, {Number: 2, Status: 204}}}}
+			e.detailed = []outhook.Record{{ID: id(0), Attempts: []outhook.Attempt{{Number: 1, Error: "timeout", Duration: 2 * time.Second}, {Number: 2, Status: 204}}}}
 		}, ""},
 		{"again after no answer was heard, and again", func(e *evidence) {
 			accept(e, "a", 0, 0, 0)
-			e.detailed = []outhook.Record{{ID: id(0), Attempts: []outhook.Attempt{{Number: 1, Error: "timeout"}, {Number: 2, Status: 204}}}}
+			e.detailed = []outhook.Record{{ID: id(0), Attempts: []outhook.Attempt{{Number: 1, Error: "timeout", Duration: 2 * time.Second}, {Number: 2, Status: 204}}}}
+		}, "event-0/subscriber-0 was accepted again"},
+		{"again after an attempt that was cut off early", func(e *evidence) {
+			accept(e, "a", 0, 0)
+			e.detailed = []outhook.Record{{ID: id(0), Attempts: []outhook.Attempt{{Number: 1, Error: "timeout", Duration: time.Second}, {Number: 2, Status: 204}}}}
 		}, "event-0/subscriber-0 was accepted again"},
 		{"again after a kill", func(e *evidence) {
 			accept(e, "killed", 0)

@@ -40,33 +40,34 @@ type claiming struct {
 	places   map[outhook.Lease]place
 }
 
-// Claim implements [outhook.Store].
+// Claim implements [outhook.Store]. It may begin with what Enqueue has leased for it, and
+// end with that: see handover.
 //
 // Its transactions lock rows of pending, passing over those that are
 // locked, and then keys in hold; they wait for no other claim.
 func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claimed outhook.Claimed, err error) {
 	taken := s.handover.take(&request)
 	if taken.idle {
-		return outhook.Claimed{Next: lookEvery}, nil
+		return outhook.Claimed{Next: taken.next}, nil
 	}
 	s.release(ctx, taken.late)
 	all := false
 	if taken.look {
-		claimed, err = s.claim(ctx, request)
+		if claimed, err = s.claim(ctx, request); err != nil {
+			s.release(ctx, s.handover.fail(taken))
+			return outhook.Claimed{}, err
+		}
 		for i := range claimed.Claims {
 			takeRoom(&request, claimed.Claims[i].ID.Subscriber)
 		}
-		all = err == nil && request.Limit > 0 && (claimed.Next <= 0 || claimed.Next > contended)
+		all = request.Limit > 0 && (claimed.Next <= 0 || claimed.Next > contended)
 	}
 	s.handover.leave(request, taken.look, all)
-	if err != nil && len(taken.claims) > 0 {
-		claimed, err = outhook.Claimed{Next: contended}, nil // the next one tells, if there is still an error
+	if (taken.shared || !taken.look) && (claimed.Next <= 0 || claimed.Next > taken.next) {
+		claimed.Next = taken.next
 	}
-	if (taken.shared || !taken.look) && (claimed.Next <= 0 || claimed.Next > lookEvery) {
-		claimed.Next = lookEvery
-	}
-	claimed.Claims = append(taken.claims, claimed.Claims...)
-	return claimed, err
+	claimed.Claims = append(taken.claims(), claimed.Claims...)
+	return claimed, nil
 }
 
 // claim claims what is due.

@@ -18,9 +18,7 @@ import (
 // enqueueAtOnce stores deliveries in a transaction of its own, with more settings. It
 // returns which of them were known, or that certainly nothing was stored: if the answer to
 // a commit is lost, it may have been.
-func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery, settings string) (isKnown []bool, undone bool, err error) {
-	reserved := s.handover.reserve(deliveries)
-	defer s.handover.end(reserved)
+func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery, settings string, reserved *reservation) (isKnown []bool, undone bool, err error) {
 	fresh, undone, err := s.enqueueNew(ctx, deliveries, settings, reserved)
 	if fresh == nil && (err == nil || hasCode(err, uniqueViolation)) {
 		err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) (err error) {
@@ -47,7 +45,7 @@ func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery
 // enqueueNew stores deliveries that are all new, and commits in the same round trip. It
 // returns nil if some are known, and an error if some have become so just now: then nothing
 // is stored.
-func (s *Store) enqueueNew(ctx context.Context, deliveries []outhook.Delivery, settings string, reserved reservation) (fresh *enqueueResult, undone bool, err error) {
+func (s *Store) enqueueNew(ctx context.Context, deliveries []outhook.Delivery, settings string, reserved *reservation) (fresh *enqueueResult, undone bool, err error) {
 	err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) error {
 		undone, fresh = true, nil
 		f, rows, err := s.prepare(ctx, pgxQuerier{tx}, deliveries, reserved)
@@ -64,7 +62,8 @@ func (s *Store) enqueueNew(ctx context.Context, deliveries []outhook.Delivery, s
 			return scanInserted(row.Scan, inserted)
 		}))
 		if err := tx.commitWith(ctx, batch); err != nil {
-			_, undone = errors.AsType[*pgconn.PgError](err) // unless the answer is lost
+			answer, ok := errors.AsType[*pgconn.PgError](err)
+			undone = ok && answer.SeverityUnlocalized == "ERROR" // else the answer to the commit may be lost
 			return err
 		}
 		if undone = false; len(inserted) > 0 {
@@ -103,7 +102,7 @@ type enqueueResult struct {
 
 // enqueue stores deliveries in a transaction, and leases those for which there is a
 // reservation and that may be leased.
-func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery, reserved reservation) (*enqueueResult, error) {
+func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery, reserved *reservation) (*enqueueResult, error) {
 	fresh, rows, err := s.prepare(ctx, q, deliveries, reserved)
 	if err != nil {
 		return nil, err
@@ -148,7 +147,7 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 }
 
 // prepare returns what is known before deliveries are stored, and their rows.
-func (s *Store) prepare(ctx context.Context, q querier, deliveries []outhook.Delivery, reserved reservation) (*enqueueResult, *deliveryRows, error) {
+func (s *Store) prepare(ctx context.Context, q querier, deliveries []outhook.Delivery, reserved *reservation) (*enqueueResult, *deliveryRows, error) {
 	numbers, err := s.numbers(ctx, q, deliveries)
 	if err != nil {
 		return nil, nil, err
@@ -294,7 +293,9 @@ func encodeDeliveries(deliveries []outhook.Delivery, numbers map[string]int64) (
 
 // join sets the bodies.
 func (r *deliveryRows) join(bodies [][]byte) {
-	r.body = bytes.Join(bodies, nil)
+	if r.body = bytes.Join(bodies, nil); r.body == nil {
+		r.body = []byte{} // not null
+	}
 	start := int64(1)
 	for _, b := range bodies {
 		size := int64(len(b))
@@ -379,7 +380,7 @@ type insertedRow struct {
 }
 
 // insertArguments returns the arguments of insertRows for the deliveries at the given places.
-func (s *Store) insertArguments(r *deliveryRows, places []int, reserved reservation) []any {
+func (s *Store) insertArguments(r *deliveryRows, places []int, reserved *reservation) []any {
 	p := make([]int32, len(places))
 	for i, place := range places {
 		p[i] = int32(place)
@@ -387,7 +388,7 @@ func (s *Store) insertArguments(r *deliveryRows, places []int, reserved reservat
 	return []any{r.bodyEvent, r.contentType, r.header, r.body, r.bodyStart, r.bodySize,
 		p, pick(r.event, places), pick(r.subscriber, places), pick(r.eventType, places), pick(r.time, places),
 		pick(r.digest, places), pick(r.snapshot, places), pick(r.payload, places),
-		few(r.orderKey, places), few(r.hold, places), few(r.delay, places), few(r.ttl, places), few(r.lease, places), micros(reserved.lease + handTime), s.options.Schema, !s.options.Silent}
+		few(r.orderKey, places), few(r.hold, places), few(r.delay, places), few(r.ttl, places), few(r.lease, places), micros(reserved.lease + s.handover.patience), s.options.Schema, !s.options.Silent}
 }
 
 // scanInserted adds a row of the answer.

@@ -25,7 +25,7 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	}
 	for rest := outcomes; len(rest) > 0; {
 		var later []outhook.Outcome
-		due, closed := false, false
+		due, closed := false, []string(nil)
 		err = s.inPinnedTx(ctx, "finish", "", func(tx *transaction) (err error) {
 			f := newFinishing(s, tx, rest)
 			if f.plain() {
@@ -42,8 +42,8 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 		if due {
 			s.handover.miss()
 		}
-		if closed {
-			s.withdraw(ctx)
+		if len(closed) > 0 {
+			s.withdraw(ctx, closed...)
 		}
 		for i := range rest {
 			s.places.Forget(rest[i].Lease)
@@ -61,7 +61,7 @@ type finishing struct {
 	outcomes []outhook.Outcome
 	leases   []leaseState // of the outcomes
 	due      bool         // something becomes claimable, or will sooner than others may think
-	closed   bool         // a subscriber that had no standing has one that admits nothing
+	closed   []string     // subscribers that had no standing and have one
 }
 
 type leaseState struct {
@@ -400,9 +400,8 @@ func (f *finishing) affect(ctx context.Context, effects map[int64][]outhook.Effe
 			e.Reason = strings.ToValidUTF8(e.Reason, "\ufffd")
 			row.standing.Apply(now, e)
 		}
-		before, after := row.before, row.standing
-		if n, _ := after.Admit(now, 1); n == 0 && before == (outhook.Standing{Subscriber: before.Subscriber}) {
-			f.closed = true
+		if name := row.standing.Subscriber; row.before == (outhook.Standing{Subscriber: name}) && row.standing != row.before {
+			f.closed = append(f.closed, name)
 		}
 	}
 	return f.s.storeStandings(ctx, f.tx, rows, now)

@@ -19,46 +19,48 @@ const (
 // is due leaves the rest of its room here. Enqueue takes it for what it stores, leases that in
 // the same statement, and leaves it to the next Claim, which does not look for anything else
 // if the last look is not long ago. All this happens only while Notify is called: when that
-// ends, the Dispatcher is about to stop, and what waits is given back.
+// ends, with the Run that calls it or with its connection, what waits is given back.
 //
-// For the database, such a lease begins with Enqueue. What somebody else changes after that,
-// a standing or by Cancel, comes too late for it.
+// For the database, such a lease begins with Enqueue. What another process changes after
+// that, a standing or by Cancel, comes too late for it.
 type handover struct {
-	release func([]outhook.Claim) // gives leases back
+	release  func([]outhook.Claim) // gives leases back
+	patience time.Duration         // handTime
 
 	mu        sync.Mutex // guards all below
 	listeners int        // calls of Notify
-	withdrawn int        // how often what waits was given back
 	room      *outhook.ClaimRequest
-	reserved  map[string]int  // room that was taken for what is being stored, by subscriber
+	reserved  []*reservation  // those whose deliveries are being stored
 	waiting   []handed        // for the next Claim
 	timer     *time.Timer     // calls expire; nil: nothing has waited lately
 	looked    time.Time       // when a Claim looked last; zero: it has not found all, or there is more since
 	full      map[string]bool // the subscribers for which it had no room left
+	changes   int             // calls of withdraw
 }
 
 // handed is a delivery that is leased, and waits for its Claim.
 type handed struct {
 	claim  *outhook.Claim // among those that were stored together
 	stored time.Time      // or shortly before
-	lease  time.Duration
+	lease  time.Duration  // that its Claim may have
 }
 
 // A reservation is the room that an Enqueue has taken.
 type reservation struct {
 	at        time.Time
-	withdrawn int            // handover.withdrawn then
-	leases    []bool         // which deliveries are to be leased; nil: none
-	room      map[string]int // that they take, by subscriber
-	lease     time.Duration  // that their Claim has to have; the row is leased for handTime more
+	leases    []bool          // which deliveries are to be leased; nil: none
+	room      map[string]int  // that they take, by subscriber
+	lease     time.Duration   // that their Claim may have; the row is leased for longer, by patience
+	withdrawn bool            // none of them is to wait for a Claim
+	refused   map[string]bool // the subscribers of which none is to
 }
 
 // reserve takes room for those of deliveries that may be leased at once: that are due and
 // have no order to be kept.
-func (h *handover) reserve(deliveries []outhook.Delivery) reservation {
+func (h *handover) reserve(deliveries []outhook.Delivery) *reservation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r := reservation{at: time.Now(), withdrawn: h.withdrawn}
+	r := &reservation{at: time.Now()}
 	if h.room == nil {
 		return r
 	}
@@ -68,41 +70,49 @@ func (h *handover) reserve(deliveries []outhook.Delivery) reservation {
 		if d.Delay <= 0 && d.OrderKey == "" && takeRoom(h.room, d.ID.Subscriber) {
 			r.leases[i] = true
 			r.room[d.ID.Subscriber]++
-			h.reserved[d.ID.Subscriber]++
 		}
 	}
+	if len(r.room) == 0 {
+		r.leases = nil
+		return r
+	}
+	h.reserved = append(h.reserved, r)
 	return r
 }
 
 // end gives the room of a reservation back.
-func (h *handover) end(r reservation) {
+func (h *handover) end(r *reservation) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for subscriber, n := range r.room {
-		if h.reserved[subscriber] -= n; h.reserved[subscriber] == 0 {
-			delete(h.reserved, subscriber)
-		}
-	}
+	h.reserved = slices.DeleteFunc(h.reserved, func(other *reservation) bool { return other == r })
 }
 
 // hand is called when deliveries were stored, with what was leased of them, and whether that
 // is all. It returns what is to be given back.
-func (h *handover) hand(r reservation, leased []outhook.Claim, all bool) (back []outhook.Claim) {
+func (h *handover) hand(r *reservation, leased []outhook.Claim, all bool) (back []outhook.Claim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !all {
 		h.looked = time.Time{}
 	}
-	if h.withdrawn != r.withdrawn {
-		return leased
-	}
+	var list []handed
 	for i := range leased {
-		h.waiting = append(h.waiting, handed{&leased[i], r.at, r.lease})
+		if r.withdrawn || r.refused[leased[i].ID.Subscriber] {
+			back = append(back, leased[i])
+		} else {
+			list = append(list, handed{&leased[i], r.at, r.lease})
+		}
 	}
+	h.wait(list)
+	return back
+}
+
+// wait has deliveries wait for the next Claim. h.mu is locked.
+func (h *handover) wait(list []handed) {
+	h.waiting = append(h.waiting, list...)
 	if h.timer == nil && len(h.waiting) > 0 {
-		h.timer = time.AfterFunc(handTime, h.expire)
+		h.timer = time.AfterFunc(time.Until(h.waiting[0].stored.Add(h.patience)), h.expire)
 	}
-	return nil
 }
 
 // expire gives back what no Claim has come for.
@@ -110,59 +120,65 @@ func (h *handover) expire() {
 	var late []outhook.Claim
 	h.mu.Lock()
 	h.waiting = slices.DeleteFunc(h.waiting, func(w handed) bool {
-		if time.Since(w.stored) < handTime {
+		if time.Since(w.stored) < h.patience {
 			return false
 		}
 		late = append(late, *w.claim)
 		return true
 	})
-	if h.timer = nil; len(h.waiting) > 0 {
-		h.timer = time.AfterFunc(handTime, h.expire)
-	}
+	h.timer = nil
+	h.wait(nil)
 	h.mu.Unlock()
 	h.release(late)
 }
 
 // taken is what a Claim gets.
 type taken struct {
-	claims []outhook.Claim // that have waited for it
-	late   []outhook.Claim // too long, or in vain; to be given back
-	look   bool            // for more
-	idle   bool            // there is nothing to do, and the room that was left is still there
+	handed []handed        // what has waited for it
+	late   []outhook.Claim // what has waited too long for it, or finds no room; to be given back
+	look   bool            // whether it is to look for more
 	shared bool            // not all of its room is for what it may find
+	idle   bool            // there is nothing to do, and the room that was left is still there
+	next   time.Duration   // until one is to look, if this one does not
+	before int             // handover.changes then
 }
 
-// take returns what waits, for which it takes the room of the request, whose Room becomes its
-// own.
+// take takes the room of the request for what waits, and for what is reserved. The request's
+// Room becomes its own.
 func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	t.look = h.listeners == 0 || now.Sub(h.looked) >= lookEvery
+	t.before = h.changes
+	if t.next = h.looked.Add(lookEvery).Sub(now); h.listeners == 0 || t.next <= 0 {
+		t.look, t.next = true, lookEvery
+	}
 	for subscriber := range h.full {
 		t.look = t.look || roomOf(request, subscriber) > 0
 	}
-	if t.shared = len(h.waiting) > 0 || len(h.reserved) > 0; !t.look && len(h.waiting) == 0 && h.room != nil {
+	t.shared = len(h.waiting) > 0 || len(h.reserved) > 0
+	if !t.look && len(h.waiting) == 0 && h.room != nil {
 		t.idle = true
 		return t
 	}
 	request.Room = ownRoom(*request)
-	t.claims = make([]outhook.Claim, 0, len(h.waiting))
 	for _, w := range h.waiting {
-		c := *w.claim
-		c.Age = now.Sub(w.stored)
-		if c.TTL > 0 && c.Age >= c.TTL && c.Fault == "" {
-			c.Fault = outhook.ReasonExpired
-		}
-		if c.Age < handTime && request.Lease <= w.lease && request.SuspectAfter > 0 && takeRoom(request, c.ID.Subscriber) {
-			t.claims = append(t.claims, c)
+		age := now.Sub(w.stored)
+		if age < h.patience && (w.claim.TTL <= 0 || age < w.claim.TTL) && // the database knows when it has expired
+			request.Lease <= w.lease && request.SuspectAfter > 0 && takeRoom(request, w.claim.ID.Subscriber) {
+			t.handed = append(t.handed, w)
 		} else {
-			t.late = append(t.late, c)
+			t.late = append(t.late, *w.claim)
 		}
 	}
-	for subscriber, n := range h.reserved {
-		for range n {
-			takeRoom(request, subscriber)
+	for _, r := range h.reserved {
+		if now.Sub(r.at) >= h.patience { // it will be late
+			continue
+		}
+		for subscriber, n := range r.room {
+			for range n {
+				takeRoom(request, subscriber)
+			}
 		}
 	}
 	clear(h.waiting)
@@ -171,6 +187,16 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 		h.looked = now // before what is stored meanwhile says that there is more
 	}
 	return t
+}
+
+// claims returns what was handed over.
+func (t *taken) claims() []outhook.Claim {
+	claims := make([]outhook.Claim, len(t.handed))
+	for i, w := range t.handed {
+		claims[i] = *w.claim
+		claims[i].Age = time.Since(w.stored)
+	}
+	return claims
 }
 
 // leave leaves the room that a Claim has left. all: it has found all that it had room for,
@@ -193,6 +219,19 @@ func (h *handover) leave(room outhook.ClaimRequest, looked, all bool) {
 	}
 }
 
+// fail is called instead of leave, when a Claim has failed to look. What was handed to it
+// waits for the next one.
+func (h *handover) fail(t taken) (back []outhook.Claim) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.looked = time.Time{}
+	if h.listeners == 0 || h.changes != t.before {
+		return t.claims()
+	}
+	h.wait(t.handed)
+	return nil
+}
+
 // miss says that something may be due that no Claim has looked for.
 func (h *handover) miss() {
 	h.mu.Lock()
@@ -200,15 +239,34 @@ func (h *handover) miss() {
 	h.looked = time.Time{}
 }
 
-// withdraw returns what waits, and sees to it that what is being stored is given back, too.
-func (h *handover) withdraw() (back []outhook.Claim) {
+// withdraw returns what waits, of some subscribers or of all, and sees to it that what is
+// being stored does not wait either.
+func (h *handover) withdraw(subscribers ...string) (back []outhook.Claim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.withdrawn++
-	for _, w := range h.waiting {
-		back = append(back, *w.claim)
+	h.changes++
+	h.waiting = slices.DeleteFunc(h.waiting, func(w handed) bool {
+		gone := len(subscribers) == 0 || slices.Contains(subscribers, w.claim.ID.Subscriber)
+		if gone {
+			back = append(back, *w.claim)
+		}
+		return gone
+	})
+	for _, r := range h.reserved {
+		if len(subscribers) == 0 {
+			r.withdrawn = true
+		}
+		for _, subscriber := range subscribers {
+			if r.refused == nil {
+				r.refused = make(map[string]bool)
+			}
+			r.refused[subscriber] = true
+		}
 	}
-	h.waiting, h.room, h.looked = nil, nil, time.Time{}
+	if len(subscribers) > 0 {
+		return back
+	}
+	h.reserved, h.room, h.looked = nil, nil, time.Time{}
 	if h.timer != nil {
 		h.timer.Stop()
 		h.timer = nil
@@ -251,7 +309,7 @@ func ownRoom(request outhook.ClaimRequest) map[string]int {
 }
 
 // handOver hands over what an Enqueue has leased.
-func (s *Store) handOver(ctx context.Context, r reservation, fresh *enqueueResult) {
+func (s *Store) handOver(ctx context.Context, r *reservation, fresh *enqueueResult) {
 	claims := make([]outhook.Claim, len(fresh.leased))
 	places := make(map[outhook.Lease]place, len(fresh.leased))
 	for i, l := range fresh.leased {
@@ -264,8 +322,10 @@ func (s *Store) handOver(ctx context.Context, r reservation, fresh *enqueueResul
 	s.release(ctx, s.handover.hand(r, claims, fresh.waiting == 0))
 }
 
-// withdraw gives back what waits to be claimed, and is not to be.
-func (s *Store) withdraw(ctx context.Context) { s.release(ctx, s.handover.withdraw()) }
+// withdraw gives back what waits to be claimed, of some subscribers or of all, and is not to be.
+func (s *Store) withdraw(ctx context.Context, subscribers ...string) {
+	s.release(ctx, s.handover.withdraw(subscribers...))
+}
 
 // release gives leases back, if it can, that nobody will use, so that their deliveries need
 // not wait for the end of them.
@@ -279,5 +339,9 @@ func (s *Store) release(ctx context.Context, claims []outhook.Claim) {
 	for i := range claims {
 		outcomes[i] = outhook.Outcome{Lease: claims[i].Lease(), State: outhook.Pending, Released: true}
 	}
-	_, _ = s.Finish(ctx, outcomes)
+	for range 2 { // a connection may have been lost
+		if _, err := s.Finish(ctx, outcomes); err == nil {
+			return
+		}
+	}
 }

@@ -3,9 +3,12 @@ package pgxstore
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/outhook/outhook"
@@ -16,6 +19,7 @@ import (
 func handing(t *testing.T, request outhook.ClaimRequest) (s, other *Store) {
 	t.Helper()
 	s = newStore(t, nil)
+	s.handover.patience = time.Hour
 	other, err := New(s.pool, &s.options)
 	require.NoError(t, err)
 	listening(t, s)
@@ -51,6 +55,26 @@ func names(claimed outhook.Claimed) (subscribers []string) {
 		subscribers = append(subscribers, c.ID.Subscriber)
 	}
 	return subscribers
+}
+
+// claimSome claims until there is something.
+func claimSome(t *testing.T, s *Store, request outhook.ClaimRequest) outhook.Claim {
+	t.Helper()
+	for began := time.Now(); time.Since(began) < time.Minute; {
+		if claimed := claim(t, s, request); len(claimed.Claims) > 0 {
+			return claimed.Claims[0]
+		}
+	}
+	require.Fail(t, "nothing can be claimed")
+	return outhook.Claim{}
+}
+
+// leaseLeft returns how long the lease of the only delivery lasts.
+func leaseLeft(t *testing.T, s *Store) time.Duration {
+	t.Helper()
+	var left float64
+	require.NoError(t, s.pool.QueryRow(t.Context(), s.sql(`select extract(epoch from due - {now})::float8 from {schema}.pending`)).Scan(&left))
+	return time.Duration(left * float64(time.Second))
 }
 
 // events returns the events of claims.
@@ -105,25 +129,47 @@ func TestHandover(t *testing.T) {
 		require.Empty(t, lost)
 	})
 
-	t.Run("leased until its Claim's lease has ended", func(t *testing.T) {
+	t.Run("leased for as long as it may wait longer", func(t *testing.T) {
 		s, _ := handing(t, few)
 		enqueue(t, s, "a")
-		claimed := claim(t, s, few)
-		require.Len(t, claimed.Claims, 1)
-		var left float64
-		require.NoError(t, s.pool.QueryRow(t.Context(), s.sql(`select extract(epoch from due - {now})::float8 from {schema}.pending`)).Scan(&left))
-		require.Greater(t, left, few.Lease.Seconds())
-		require.Less(t, left, (few.Lease + handTime).Seconds())
+		left := leaseLeft(t, s)
+		require.Greater(t, left, s.handover.patience)
+		require.LessOrEqual(t, left, few.Lease+s.handover.patience)
 	})
 
-	t.Run("expired", func(t *testing.T) {
+	t.Run("expired, by the clock of the database", func(t *testing.T) {
 		s, _ := handing(t, all)
 		d := newDelivery(t, "e", "a")
 		d.TTL = time.Microsecond
 		_, err := s.Enqueue(t.Context(), deliveriesOf(d))
 		require.NoError(t, err)
 		require.Equal(t, 1, leases(t, s))
-		require.Equal(t, outhook.ReasonExpired, claim(t, s, all).Claims[0].Fault)
+		c := claimSome(t, s, all)
+		require.Equal(t, outhook.ReasonExpired, c.Fault)
+		require.Zero(t, c.Unfinished)
+	})
+
+	t.Run("a Claim that has not all of its room is followed by another", func(t *testing.T) {
+		s, _ := handing(t, all)
+		r := s.handover.reserve(deliveriesOf(newDelivery(t, "e", "a")))
+		s.handover.miss()
+		next := claim(t, s, all).Next
+		require.Positive(t, next)
+		require.LessOrEqual(t, next, lookEvery)
+		s.handover.end(r)
+		s.handover.miss()
+		require.Zero(t, claim(t, s, all).Next)
+	})
+
+	t.Run("also to a Claim after one that has failed", func(t *testing.T) {
+		s, _ := handing(t, all)
+		enqueue(t, s, "a")
+		s.handover.miss()
+		ended, end := context.WithCancel(t.Context())
+		end()
+		_, err := s.Claim(ended, all)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, []string{"a"}, names(claim(t, s, all)))
 	})
 
 	for name, test := range map[string]func(t *testing.T, s, other *Store, d outhook.Delivery) (outhook.Enqueuer, outhook.Delivery){
@@ -193,20 +239,8 @@ func TestHandoverEnds(t *testing.T) {
 			_, err := s.Cancel(t.Context(), outhook.Filter{Event: "other"})
 			return err
 		},
-		"a receiver wants a pause": func(t *testing.T, s *Store) error {
-			enqueue(t, s, "b") // e0 for b
-			c := claim(t, s, outhook.ClaimRequest{Limit: 1, Room: map[string]int{"b": 1}, SuspectAfter: 5, Lease: time.Minute})
-			require.Equal(t, []string{"b"}, names(c))
-			enqueueNamed(t, s, "f", "b")
-			_, err := s.Finish(t.Context(), []outhook.Outcome{{Lease: c.Claims[0].Lease(), State: outhook.Pending, Effect: &outhook.Effect{Pause: time.Hour}}})
-			return err
-		},
 		"the Claim has no room": func(t *testing.T, s *Store) error {
 			require.Empty(t, claim(t, s, noRoom).Claims)
-			return nil
-		},
-		"no Claim comes for it": func(t *testing.T, s *Store) error {
-			require.Eventually(t, func() bool { return leases(t, s) == 0 }, time.Minute, handTime/20)
 			return nil
 		},
 	} {
@@ -228,19 +262,22 @@ func TestHandoverEnds(t *testing.T) {
 		s, _ := handing(t, all)
 		enqueue(t, s, "a")
 		longer := all
-		longer.Lease += time.Hour
-		var claims []outhook.Claim
-		for len(claims) == 0 {
-			claims = claim(t, s, longer).Claims
-		}
-		require.Zero(t, claims[0].Unfinished)
-		var left float64
-		require.NoError(t, s.pool.QueryRow(t.Context(), s.sql(`select extract(epoch from due - {now})::float8 from {schema}.pending`)).Scan(&left))
-		require.Greater(t, left, all.Lease.Seconds()+handTime.Seconds())
+		longer.Lease += 2 * s.handover.patience
+		require.Zero(t, claimSome(t, s, longer).Unfinished)
+		require.Greater(t, leaseLeft(t, s), all.Lease+s.handover.patience)
+	})
+
+	t.Run("no Claim comes for it", func(t *testing.T) {
+		s, _ := handing(t, all)
+		s.handover.patience = time.Millisecond
+		enqueue(t, s, "a")
+		require.Eventually(t, func() bool { return leases(t, s) == 0 }, time.Minute, time.Millisecond)
+		require.Zero(t, claimSome(t, s, all).Unfinished)
 	})
 
 	t.Run("Notify has ended", func(t *testing.T) {
 		s := newStore(t, nil)
+		s.handover.patience = time.Hour
 		ctx, cancel := context.WithCancel(t.Context())
 		begun, ended := make(chan struct{}, 1000), make(chan error)
 		go func() { ended <- s.Notify(ctx, func() { begun <- struct{}{} }) }()
@@ -257,10 +294,95 @@ func TestHandoverEnds(t *testing.T) {
 	})
 }
 
+// TestHandoverOfFailing shows that of a subscriber that gets a standing nothing is claimed but
+// by that, whatever was leased before.
+func TestHandoverOfFailing(t *testing.T) {
+	for name, test := range map[string]struct {
+		effect outhook.Effect
+		want   []string // what is claimed then
+	}{
+		"it wants a pause": {outhook.Effect{Pause: time.Hour}, []string{"e3"}},
+		"it fails":         {outhook.Effect{Breaker: outhook.Breaker{Failures: 2, Pause: time.Hour}}, []string{"e2", "e3"}},
+		"it is gone":       {outhook.Effect{Disable: true}, []string{"e3"}},
+		"it is gone, and what waits is cancelled": {outhook.Effect{Disable: true, Cancel: true}, []string{"e2", "e3"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := handing(t, all)
+			enqueueNamed(t, s, "e1", "b")
+			first := claim(t, s, all).Claims[0]
+			enqueueNamed(t, s, "e2", "b")
+			enqueueNamed(t, s, "e3", "a")
+			require.Equal(t, 3, leases(t, s))
+			_, err := s.Finish(t.Context(), []outhook.Outcome{{Lease: first.Lease(), State: outhook.Dead, Effect: &test.effect}})
+			require.NoError(t, err)
+			require.Equal(t, 1, leases(t, s))
+			claimed := claim(t, s, all)
+			require.ElementsMatch(t, test.want, events(claimed))
+			require.Len(t, claimed.Standings, len(test.want)-1)
+		})
+	}
+}
+
+// leaving cancels a call when its batch is sent, and goes on when it has returned.
+type leaving struct {
+	cancel   context.CancelFunc
+	returned chan struct{}
+}
+
+func (leaving) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (leaving) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (l leaving) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	for _, q := range data.Batch.QueuedQueries {
+		if strings.Contains(q.SQL, "with body") {
+			l.cancel()
+			<-l.returned
+		}
+	}
+	return ctx
+}
+
+func (leaving) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (leaving) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+// TestHandoverOfCancelled shows that what was leased by a call that was cancelled is claimed.
+func TestHandoverOfCancelled(t *testing.T) {
+	kept := newStore(t, nil)
+	enqueueNamed(t, kept, "before", "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	l := leaving{cancel, make(chan struct{})}
+	config := kept.pool.Config()
+	config.ConnConfig.Tracer = l
+	pool, err := newPoolOf(config)
+	require.NoError(t, err)
+	defer pool.Close()
+	s, err := New(pool, &kept.options)
+	require.NoError(t, err)
+	s.handover.patience = time.Hour
+	wakes := make(chan struct{}, 1000)
+	listening, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Notify(listening, func() { wakes <- struct{}{} }) }()
+	<-wakes
+	require.Len(t, claim(t, s, all).Claims, 1)
+	s.handover.miss()
+	claim(t, s, all)
+	_, err = s.Enqueue(ctx, deliveriesOf(newDelivery(t, "e", "a")))
+	require.ErrorIs(t, err, context.Canceled)
+	close(l.returned)
+	require.Equal(t, "e", claimSome(t, s, all).ID.Event)
+	stop()
+	require.ErrorIs(t, <-ended, context.Canceled)
+}
+
 // TestReservation shows what becomes of room that was taken for what is still being stored.
 func TestReservation(t *testing.T) {
-	setUp := func() (*handover, reservation) {
-		h := &handover{reserved: make(map[string]int), listeners: 1, release: func([]outhook.Claim) {}}
+	setUp := func() (*handover, *reservation) {
+		h := &handover{patience: time.Hour, listeners: 1}
 		request := all
 		request.Limit, request.Room = 4, map[string]int{"a": 2}
 		require.True(t, h.take(&request).look, "it is the first")
@@ -288,7 +410,8 @@ func TestReservation(t *testing.T) {
 		require.Empty(t, h.hand(r, claims, true))
 		h.end(r)
 		left = request()
-		require.Equal(t, claims[0].ID, h.take(left).claims[0].ID)
+		taken = h.take(left)
+		require.Equal(t, claims[0].ID, taken.claims()[0].ID)
 		require.Equal(t, 3, left.Limit, "what was not stored takes none any more")
 	})
 	t.Run("if nothing is to be claimed any more, all is given back", func(t *testing.T) {
@@ -296,7 +419,39 @@ func TestReservation(t *testing.T) {
 		require.Empty(t, h.withdraw())
 		require.Equal(t, claims, h.hand(r, claims, true))
 		h.end(r)
-		require.Empty(t, h.take(request()).claims)
+		require.Empty(t, h.take(request()).handed)
+	})
+	t.Run("nor is what is stored of a subscriber of which nothing is to be claimed", func(t *testing.T) {
+		h, r := setUp()
+		require.Empty(t, h.withdraw("b"))
+		both := slices.Concat(claims, []outhook.Claim{{Delivery: outhook.Delivery{ID: outhook.DeliveryID{Subscriber: "b"}}}})
+		require.Equal(t, both[1:], h.hand(r, both, true))
+		taken := h.take(request())
+		require.Equal(t, claims[0].ID, taken.claims()[0].ID)
+		require.Len(t, taken.handed, 1)
+	})
+	t.Run("what is stored for too long takes no room, and waits no more", func(t *testing.T) {
+		h, r := setUp()
+		h.patience = 0
+		h.miss()
+		left := request()
+		h.take(left)
+		require.Equal(t, 4, left.Limit)
+		h.timer = time.NewTimer(time.Hour) // is slow
+		require.Empty(t, h.hand(r, claims, true))
+		taken := h.take(request())
+		require.Empty(t, taken.handed)
+		require.Equal(t, claims, taken.late)
+	})
+	t.Run("what was withdrawn meanwhile does not wait after a Claim that has failed", func(t *testing.T) {
+		h, r := setUp()
+		require.Empty(t, h.hand(r, claims, true))
+		h.miss()
+		taken := h.take(request())
+		require.Len(t, taken.handed, 1)
+		require.Empty(t, h.withdraw("c"))
+		require.Len(t, h.fail(taken), 1)
+		require.Empty(t, h.waiting)
 	})
 	t.Run("a Claim that leaves no room is no leave for others", func(t *testing.T) {
 		h, r := setUp()

@@ -124,6 +124,7 @@ func (s *Store) replay(ctx context.Context, tx pgx.Tx, rows []foundRow) (n int, 
 // n counts those that were cancelled, also when there is an error.
 func (s *Store) Cancel(ctx context.Context, filter outhook.Filter) (n int, err error) {
 	states := manage.States(filter.States, []outhook.State{outhook.Pending}, outhook.Delivered, outhook.Dead, outhook.Cancelled)
+	s.withdraw(ctx) // or it would seem that an attempt of what waits for its Claim may be on the wire
 	n, err = s.change(ctx, "cancel", filter, states, s.cancel)
 	s.withdraw(ctx)
 	return n, err

@@ -77,7 +77,7 @@ func New(pool *pgxpool.Pool, options *Options) (*Store, error) {
 		subscribers: stored.NewMemory[string, int64](maxSubscribers, nil),
 		cursors:     stored.NewMemory[int64, string](maxSubscribers, nil),
 	}
-	s.handover.reserved = make(map[string]int)
+	s.handover.patience = handTime
 	s.handover.release = func(claims []outhook.Claim) { s.release(context.Background(), claims) }
 	if options != nil {
 		s.options = *options

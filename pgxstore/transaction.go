@@ -108,10 +108,15 @@ func (t *transaction) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.Batch
 // commitWith sends a batch, and commits unless one of its statements fails. A func that fails
 // to read an answer comes too late to keep it from that.
 func (t *transaction) commitWith(ctx context.Context, batch *pgx.Batch) error {
-	batch.Queue("commit").Exec(committed)
-	err := send(ctx, t, batch)
-	t.ended = err == nil
-	return err
+	batch.Queue("commit").Exec(func(tag pgconn.CommandTag) error {
+		err := committed(tag)
+		t.ended = err == nil
+		return err
+	})
+	if err := send(ctx, t, batch); !t.ended {
+		return err
+	}
+	return nil // whatever became of the connection after that
 }
 
 func (t *transaction) commit(ctx context.Context) error {

@@ -89,12 +89,14 @@ type memoryPast struct {
 	history []Attempt
 	reason  string
 	element *list.Element // in settled or dead
+	first   [1]Attempt    // of the history: mostly there is no other
 }
 
 // begun returns the past, which begins with this call if there was none.
 func (r *memoryRow) begun() *memoryPast {
 	if r.past == nil {
 		r.past = new(memoryPast)
+		r.past.history = r.past.first[:0]
 	}
 	return r.past
 }

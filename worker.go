@@ -368,10 +368,12 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 	if w.d.local != nil {
 		claimed.Standings = w.d.local.grant(claimed.Claims, request.Lease)
 	}
-	jobs := make([]*job, len(claimed.Claims))
-	for i := range claimed.Claims {
+	together := make([]job, len(claimed.Claims)) // like the claims
+	jobs := make([]*job, len(together))
+	for i := range together {
 		c := &claimed.Claims[i]
-		jobs[i] = &job{
+		jobs[i] = &together[i]
+		together[i] = job{
 			Claim:    c,
 			round:    w.round,
 			leaseEnd: asked.Add(request.Lease),

@@ -315,15 +315,28 @@ const (
 	// insertNew stores all or, if some are known, nothing. It fails if another transaction
 	// has stored some meanwhile.
 	insertNew = insertFrom + `
-    where not exists (
+), new as materialized (
+    select not exists (
         select from fresh f cross join lateral (` + sameID + `) d where d.event = f.event and d.subscriber = f.subscriber
-    )
-    order by f.event, f.subscriber` + insertTo
+    ) as yes
+), stored as (` + insertDeliveries + `
+    where (select yes from new)
+    order by f.event, f.subscriber
+), bodies as (` + insertPayloads + `
+    where (select yes from new)
+), queued as (` + insertPending + `
+    where (select yes from new)` + insertTo
 
 	// insertMissing stores those that are not known.
 	insertMissing = insertFrom + `
+), stored as (` + insertDeliveries + `
     order by f.event, f.subscriber
-    on conflict (event, subscriber) do nothing` + insertTo
+    on conflict (event, subscriber) do nothing
+    returning id, payload
+), bodies as (` + insertPayloads + `
+    where id in (select payload from stored)
+), queued as (` + insertPending + `
+    where f.id in (select id from stored)` + insertTo
 
 	// sameID finds the delivery of f, or another: it has an order that one index has alone,
 	// so that no plan goes through all of a subscriber.
@@ -332,42 +345,46 @@ const (
         where (d.event, d.subscriber) >= (f.event, f.subscriber) order by d.event, d.subscriber limit 1
     `
 
+	// insertFrom has no join, which might change the order in which numbers are given out.
 	insertFrom = `
 with body as materialized (
     select nextval('{schema}.payload_id_seq') as id, event, content_type, header, place,
         case when size >= 0 then substring($4::bytea from start::integer for size::integer) end as body
     from unnest($1::text[], $2::text[], $3::bytea[], $5::bigint[], $6::bigint[]) with ordinality b (event, content_type, header, start, size, place)
 ), fresh as materialized (
-    select nextval('{schema}.delivery_id_seq') as id, place, event, subscriber, type, time, digest, snapshot, payload,
+    select nextval('{schema}.delivery_id_seq') as id, place, event, subscriber, type, time, digest, snapshot,
+        (array(select id from body order by place))[payload] as payload,
         coalesce(order_key, '') as order_key, coalesce(hold, false) as hold, coalesce(delay, 0) as delay, coalesce(ttl, 0) as ttl,
         {now} as now,
         case when ttl > 0 then {now} + (ttl / 1000 + (ttl % 1000 > 0)::integer) * interval '1 microsecond' end as expires,
         case when lease then coalesce((select s.standing is null from {schema}.subscriber s where s.id = d.subscriber limit 1), false) else false end as leased
     from unnest($7::integer[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::bytea[], $13::bytea[], $14::integer[],
         $15::text[], $16::boolean[], $17::bigint[], $18::bigint[], $19::boolean[])
-        d (place, event, subscriber, type, time, digest, snapshot, payload, order_key, hold, delay, ttl, lease)
-), stored as (
-    insert into {schema}.delivery (id, event, subscriber, type, time, order_key, hold_on_dead, delay, ttl, digest, snapshot, entered, payload)
-    select f.id, f.event, f.subscriber, f.type, f.time, f.order_key, f.hold, f.delay, f.ttl, f.digest, f.snapshot, f.now, body.id
-    from fresh f left join body on body.place = f.payload`
+        d (place, event, subscriber, type, time, digest, snapshot, payload, order_key, hold, delay, ttl, lease)`
 
-	insertTo = `
-    returning id, payload
-), bodies as (
+	insertDeliveries = `
+    insert into {schema}.delivery (id, event, subscriber, type, time, order_key, hold_on_dead, delay, ttl, digest, snapshot, entered, payload)
+    select f.id, f.event, f.subscriber, f.type, f.time, f.order_key, f.hold, f.delay, f.ttl, f.digest, f.snapshot, f.now, f.payload
+    from fresh f`
+
+	insertPayloads = `
     insert into {schema}.payload (id, event, content_type, header, body)
-    select id, event, content_type, header, body from body where id in (select payload from stored)
-), queued as (
+    select id, event, content_type, header, body from body`
+
+	insertPending = `
     insert into {schema}.pending (id, subscriber, key, rank, due, expires, token, live, attempts, unfinished, holds)
-    select id, f.subscriber, f.order_key, case when f.order_key = '' then d.due else '-infinity' end,
+    select f.id, f.subscriber, f.order_key, case when f.order_key = '' then d.due else '-infinity' end,
         case when f.leased then f.now + $20::bigint * interval '1 microsecond' else d.due end,
         f.expires, case when f.leased then nextval('{schema}.token') else 0 end, f.leased, 0, f.leased::integer, f.hold and f.order_key <> ''
-    from stored join fresh f using (id) cross join lateral (
+    from fresh f cross join lateral (
         select least(f.now + greatest(f.delay / 1000 + (f.delay % 1000 > 0)::integer, 0) * interval '1 microsecond', f.expires) as due
-    ) d
+    ) d`
+
+	insertTo = `
     returning id, live, token, ctid::text
 )
-select f.place, coalesce(stored.payload, 0), q.live, q.id, q.token, q.ctid, (select pg_notify($21::text, '') is null where $22::boolean)
-from queued q join stored using (id) join fresh f using (id)`
+select f.place, coalesce(f.payload, 0), q.live, q.id, q.token, q.ctid, (select pg_notify($21::text, '') is null where $22::boolean)
+from queued q join fresh f using (id)`
 )
 
 // An insertedRow is a delivery that was stored.

@@ -158,7 +158,7 @@ func classDuration(class int) time.Duration {
 }
 
 func (gs *gauges) add(subscriber string, a Attempt, ok bool) {
-	now := a.Time.Add(a.Duration)
+	now := time.Now()
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	g := gs.of[subscriber]

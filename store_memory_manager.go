@@ -20,7 +20,7 @@ func (s *MemoryStore) Get(_ context.Context, id DeliveryID) (Record, error) {
 	}
 	record := s.record(row, now)
 	if row.past != nil {
-		record.Attempts = slices.Clone(row.past.history)
+		record.Attempts = append(record.Attempts, row.past.history...) // nil if there are none
 	}
 	return record, nil
 }

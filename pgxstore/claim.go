@@ -50,11 +50,16 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 	if taken.idle {
 		return outhook.Claimed{Next: taken.next}, nil
 	}
+	left := false
+	defer func() {
+		if !left { // an error, or a panic of the host's code
+			s.release(ctx, s.handover.fail(taken))
+		}
+	}()
 	s.release(ctx, taken.late)
 	all := false
 	if taken.look {
 		if claimed, err = s.claim(ctx, request); err != nil {
-			s.release(ctx, s.handover.fail(taken))
 			return outhook.Claimed{}, err
 		}
 		for i := range claimed.Claims {
@@ -62,7 +67,8 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 		}
 		all = request.Limit > 0 && (claimed.Next <= 0 || claimed.Next > contended)
 	}
-	s.handover.leave(request, taken.look, all)
+	s.handover.leave(request, taken.look, all, claimed.Next)
+	left = true
 	if (taken.shared || !taken.look) && (claimed.Next <= 0 || claimed.Next > taken.next) {
 		claimed.Next = taken.next
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -23,7 +24,7 @@ func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery
 	if fresh == nil && (err == nil || hasCode(err, uniqueViolation)) {
 		err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) (err error) {
 			undone = true
-			if fresh, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries, reserved); err == nil {
+			if fresh, err = s.enqueue(ctx, pgxQuerier{tx}, deliveries); err == nil {
 				undone = false
 			}
 			return err
@@ -42,15 +43,27 @@ func (s *Store) enqueueAtOnce(ctx context.Context, deliveries []outhook.Delivery
 	return fresh.isKnown, false, nil
 }
 
-// enqueueNew stores deliveries that are all new, and commits in the same round trip. It
-// returns nil if some are known, and an error if some have become so just now: then nothing
-// is stored.
+// leaseBudget is how long a transaction that leases may take.
+const leaseBudget = 10 * time.Second
+
+// enqueueNew stores deliveries that are all new, leases those that are reserved, and commits
+// in the same round trip. It returns nil if some are known, and an error if some have become
+// so just now: then nothing is stored.
 func (s *Store) enqueueNew(ctx context.Context, deliveries []outhook.Delivery, settings string, reserved *reservation) (fresh *enqueueResult, undone bool, err error) {
 	err = s.inPinnedTx(ctx, "enqueue", settings, func(tx *transaction) error {
 		undone, fresh = true, nil
-		f, rows, err := s.prepare(ctx, pgxQuerier{tx}, deliveries, reserved)
+		ctx := ctx
+		if reserved.leases != nil { // which would be lost with the answer, if those who wait for it leave
+			var stop context.CancelFunc
+			ctx, stop = context.WithTimeout(context.WithoutCancel(ctx), leaseBudget)
+			defer stop()
+		}
+		f, rows, err := s.prepare(ctx, pgxQuerier{tx}, deliveries)
 		if err != nil {
 			return err
+		}
+		if reserved.leases != nil && time.Since(reserved.at) < s.handover.patience { // else it is too late for them
+			rows.lease = reserved.leases
 		}
 		batch := &pgx.Batch{}
 		inserted := make(map[int]insertedRow, len(deliveries))
@@ -58,7 +71,7 @@ func (s *Store) enqueueNew(ctx context.Context, deliveries []outhook.Delivery, s
 		for i := range all {
 			all[i] = i
 		}
-		batch.Queue(s.sql(insertNew), s.insertArguments(rows, all, reserved)...).Query(eachRow(func(row pgx.Rows) error {
+		batch.Queue(s.sql(insertNew), s.insertArguments(rows, all, reserved.lease+s.handover.patience)...).Query(eachRow(func(row pgx.Rows) error {
 			return scanInserted(row.Scan, inserted)
 		}))
 		if err := tx.commitWith(ctx, batch); err != nil {
@@ -100,10 +113,9 @@ type enqueueResult struct {
 	waiting  int          // of those that were stored, how many were not leased
 }
 
-// enqueue stores deliveries in a transaction, and leases those for which there is a
-// reservation and that may be leased.
-func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery, reserved *reservation) (*enqueueResult, error) {
-	fresh, rows, err := s.prepare(ctx, q, deliveries, reserved)
+// enqueue stores deliveries in a transaction.
+func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Delivery) (*enqueueResult, error) {
+	fresh, rows, err := s.prepare(ctx, q, deliveries)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +126,7 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 	for range 3 { // again if what was in the way has been pruned meanwhile
 		inserted := make(map[int]insertedRow, len(missing))
 		err := q.query(ctx, func(scan func(...any) error) error { return scanInserted(scan, inserted) },
-			s.sql(insertMissing), s.insertArguments(rows, missing, reserved)...)
+			s.sql(insertMissing), s.insertArguments(rows, missing, 0)...)
 		if err != nil {
 			return nil, err
 		}
@@ -147,7 +159,7 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 }
 
 // prepare returns what is known before deliveries are stored, and their rows.
-func (s *Store) prepare(ctx context.Context, q querier, deliveries []outhook.Delivery, reserved *reservation) (*enqueueResult, *deliveryRows, error) {
+func (s *Store) prepare(ctx context.Context, q querier, deliveries []outhook.Delivery) (*enqueueResult, *deliveryRows, error) {
 	numbers, err := s.numbers(ctx, q, deliveries)
 	if err != nil {
 		return nil, nil, err
@@ -155,9 +167,6 @@ func (s *Store) prepare(ctx context.Context, q querier, deliveries []outhook.Del
 	rows, err := encodeDeliveries(deliveries, numbers)
 	if err != nil {
 		return nil, nil, err
-	}
-	if reserved.leases != nil {
-		rows.lease = reserved.leases
 	}
 	return &enqueueResult{isKnown: make([]bool, len(deliveries)), numbers: numbers, payloads: make(map[stored.BodyOf]*outhook.Payload)}, rows, nil
 }
@@ -309,8 +318,8 @@ func (r *deliveryRows) join(bodies [][]byte) {
 
 // insertRows store deliveries and return the places of what they have stored. Numbers are
 // given out in the order of the call, but rows are inserted in the order of their IDs, so
-// that two calls cannot wait for each other. Rows that are to be leased are, unless their
-// subscriber has a standing.
+// that two calls cannot wait for each other. Rows that are to be leased are, unless a standing
+// is kept of their subscriber.
 const (
 	// insertNew stores all or, if some are known, nothing. It fails if another transaction
 	// has stored some meanwhile.
@@ -397,7 +406,7 @@ type insertedRow struct {
 }
 
 // insertArguments returns the arguments of insertRows for the deliveries at the given places.
-func (s *Store) insertArguments(r *deliveryRows, places []int, reserved *reservation) []any {
+func (s *Store) insertArguments(r *deliveryRows, places []int, lease time.Duration) []any {
 	p := make([]int32, len(places))
 	for i, place := range places {
 		p[i] = int32(place)
@@ -405,7 +414,7 @@ func (s *Store) insertArguments(r *deliveryRows, places []int, reserved *reserva
 	return []any{r.bodyEvent, r.contentType, r.header, r.body, r.bodyStart, r.bodySize,
 		p, pick(r.event, places), pick(r.subscriber, places), pick(r.eventType, places), pick(r.time, places),
 		pick(r.digest, places), pick(r.snapshot, places), pick(r.payload, places),
-		few(r.orderKey, places), few(r.hold, places), few(r.delay, places), few(r.ttl, places), few(r.lease, places), micros(reserved.lease + s.handover.patience), s.options.Schema, !s.options.Silent}
+		few(r.orderKey, places), few(r.hold, places), few(r.delay, places), few(r.ttl, places), few(r.lease, places), micros(lease), s.options.Schema, !s.options.Silent}
 }
 
 // scanInserted adds a row of the answer.

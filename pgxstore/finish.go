@@ -25,7 +25,7 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 	}
 	for rest := outcomes; len(rest) > 0; {
 		var later []outhook.Outcome
-		due, closed := false, []string(nil)
+		due, changed := false, []string(nil)
 		err = s.inPinnedTx(ctx, "finish", "", func(tx *transaction) (err error) {
 			f := newFinishing(s, tx, rest)
 			if f.plain() {
@@ -33,17 +33,17 @@ func (s *Store) Finish(ctx context.Context, outcomes []outhook.Outcome) (lost []
 			} else {
 				lost, err = f.finish(ctx)
 			}
-			due, closed = f.due, f.closed
+			due, changed = f.due, f.changed
 			return err
 		})
+		if len(changed) > 0 { // perhaps even if there is an error
+			s.withdraw(ctx, changed...)
+		}
 		if err != nil {
 			return nil, err
 		}
 		if due {
 			s.handover.miss()
-		}
-		if len(closed) > 0 {
-			s.withdraw(ctx, closed...)
 		}
 		for i := range rest {
 			s.places.Forget(rest[i].Lease)
@@ -61,7 +61,7 @@ type finishing struct {
 	outcomes []outhook.Outcome
 	leases   []leaseState // of the outcomes
 	due      bool         // something becomes claimable, or will sooner than others may think
-	closed   []string     // subscribers that had no standing and have one
+	changed  []string     // subscribers whose standings have changed
 }
 
 type leaseState struct {
@@ -400,8 +400,8 @@ func (f *finishing) affect(ctx context.Context, effects map[int64][]outhook.Effe
 			e.Reason = strings.ToValidUTF8(e.Reason, "\ufffd")
 			row.standing.Apply(now, e)
 		}
-		if name := row.standing.Subscriber; row.before == (outhook.Standing{Subscriber: name}) && row.standing != row.before {
-			f.closed = append(f.closed, name)
+		if row.standing != row.before {
+			f.changed = append(f.changed, row.standing.Subscriber)
 		}
 	}
 	return f.s.storeStandings(ctx, f.tx, rows, now)

@@ -117,9 +117,6 @@ func (s *Store) enqueueWaiting(ctx context.Context, place <-chan struct{}, all b
 // transaction of the host's holds, perhaps for long, is to keep no others.
 const groupPatience = ", set_config('lock_timeout', '100ms', true)"
 
-// leaseBudget is how long a transaction that leases may take.
-const leaseBudget = 10 * time.Second
-
 // enqueueNext stores the next batch, and returns false if nothing waited.
 func (s *Store) enqueueNext(ctx context.Context) (more bool) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -150,11 +147,6 @@ func (s *Store) enqueueNext(ctx context.Context) (more bool) {
 	}()
 	reserved := s.handover.reserve(all)
 	defer s.handover.end(reserved)
-	if reserved.leases != nil { // which would be lost with the answer, if those who wait for it leave
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(context.WithoutCancel(ctx), leaseBudget)
-		defer stop()
-	}
 	isKnown, undone, err = s.enqueueAtOnce(ctx, all, groupPatience, reserved)
 	return true
 }

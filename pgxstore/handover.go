@@ -34,6 +34,7 @@ type handover struct {
 	waiting   []handed        // for the next Claim
 	timer     *time.Timer     // calls expire; nil: nothing has waited lately
 	looked    time.Time       // when a Claim looked last; zero: it has not found all, or there is more since
+	due       time.Time       // when something will be that it has seen; zero: nothing
 	full      map[string]bool // the subscribers for which it had no room left
 	changes   int             // calls of withdraw
 }
@@ -150,7 +151,11 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	defer h.mu.Unlock()
 	now := time.Now()
 	t.before = h.changes
-	if t.next = h.looked.Add(lookEvery).Sub(now); h.listeners == 0 || t.next <= 0 {
+	until := h.looked.Add(lookEvery)
+	if !h.due.IsZero() && h.due.Before(until) {
+		until = h.due
+	}
+	if t.next = until.Sub(now); h.listeners == 0 || t.next <= 0 {
 		t.look, t.next = true, lookEvery
 	}
 	for subscriber := range h.full {
@@ -200,11 +205,14 @@ func (t *taken) claims() []outhook.Claim {
 }
 
 // leave leaves the room that a Claim has left. all: it has found all that it had room for,
-// if it has looked.
-func (h *handover) leave(room outhook.ClaimRequest, looked, all bool) {
+// if it has looked, and next is how long it is until more is due.
+func (h *handover) leave(room outhook.ClaimRequest, looked, all bool, next time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if looked {
+		if h.due = (time.Time{}); next > 0 {
+			h.due = time.Now().Add(next)
+		}
 		h.full = make(map[string]bool)
 		for subscriber, n := range room.Room {
 			if n <= 0 {
@@ -228,7 +236,8 @@ func (h *handover) fail(t taken) (back []outhook.Claim) {
 	if h.listeners == 0 || h.changes != t.before {
 		return t.claims()
 	}
-	h.wait(t.handed)
+	h.waiting = slices.Concat(t.handed, h.waiting) // the oldest first
+	h.wait(nil)
 	return nil
 }
 

@@ -234,7 +234,7 @@ func TestHandoverEnds(t *testing.T) {
 	noRoom.Room = map[string]int{"a": 0}
 	for name, end := range map[string]func(t *testing.T, s *Store) error{
 		"a standing was changed": func(t *testing.T, s *Store) error {
-			return s.UpdateStandings(t.Context(), []string{"b"}, func(time.Time, *outhook.Standing) {})
+			return s.UpdateStandings(t.Context(), []string{"a"}, func(time.Time, *outhook.Standing) {})
 		},
 		"something was cancelled": func(t *testing.T, s *Store) error {
 			_, err := s.Cancel(t.Context(), outhook.Filter{Event: "other"})
@@ -303,7 +303,7 @@ func TestHandoverOfFailing(t *testing.T) {
 		want   []string // what is claimed then
 	}{
 		"it wants a pause": {outhook.Effect{Pause: time.Hour}, []string{"e3"}},
-		"it fails":         {outhook.Effect{Breaker: outhook.Breaker{Failures: 2, Pause: time.Hour}}, []string{"e2", "e3"}},
+		"it fails":         {outhook.Effect{Breaker: outhook.Breaker{Failures: 2, Pause: time.Hour, MaxPause: time.Hour}}, []string{"e2", "e3"}},
 		"it is gone":       {outhook.Effect{Disable: true}, []string{"e3"}},
 		"it is gone, and what waits is cancelled": {outhook.Effect{Disable: true, Cancel: true}, []string{"e2", "e3"}},
 	} {
@@ -322,6 +322,21 @@ func TestHandoverOfFailing(t *testing.T) {
 			require.Len(t, claimed.Standings, len(test.want)-1)
 		})
 	}
+}
+
+// TestHandoverOfFailingElsewhere shows the same when another process has seen it fail before.
+func TestHandoverOfFailingElsewhere(t *testing.T) {
+	s, other := handing(t, all)
+	enqueueNamed(t, s, "e1", "b")
+	first := claim(t, s, all).Claims[0]
+	enqueueNamed(t, s, "e2", "b")
+	require.NoError(t, other.UpdateStandings(t.Context(), []string{"b"}, func(_ time.Time, s *outhook.Standing) { s.Failures = 1 }))
+	_, err := s.Finish(t.Context(), []outhook.Outcome{{
+		Lease: first.Lease(), State: outhook.Dead, Effect: &outhook.Effect{Breaker: outhook.Breaker{Failures: 2, Pause: time.Hour, MaxPause: time.Hour}},
+	}})
+	require.NoError(t, err)
+	require.Zero(t, leases(t, s))
+	require.Empty(t, claim(t, s, all).Claims)
 }
 
 // leaving cancels a call when its batch is sent, and goes on when it has returned.
@@ -387,7 +402,7 @@ func TestReservation(t *testing.T) {
 		request := all
 		request.Limit, request.Room = 4, map[string]int{"a": 2}
 		require.True(t, h.take(&request).look, "it is the first")
-		h.leave(request, true, true)
+		h.leave(request, true, true, 0)
 		r := h.reserve([]outhook.Delivery{{ID: outhook.DeliveryID{Subscriber: "a"}}, {ID: outhook.DeliveryID{Subscriber: "b"}}})
 		require.Equal(t, []bool{true, true}, r.leases)
 		return h, r
@@ -414,6 +429,18 @@ func TestReservation(t *testing.T) {
 		taken = h.take(left)
 		require.Equal(t, claims[0].ID, taken.claims()[0].ID)
 		require.Equal(t, 3, left.Limit, "what was not stored takes none any more")
+	})
+	t.Run("a Claim that does not look knows what the last one has seen", func(t *testing.T) {
+		h, r := setUp()
+		h.end(r)
+		h.miss()
+		left := request()
+		require.True(t, h.take(left).look)
+		h.leave(*left, true, true, lookEvery/2)
+		next := h.take(request()).next
+		require.LessOrEqual(t, next, lookEvery/2)
+		h.due = time.Now()
+		require.True(t, h.take(request()).look)
 	})
 	t.Run("if nothing is to be claimed any more, all is given back", func(t *testing.T) {
 		h, r := setUp()
@@ -462,7 +489,7 @@ func TestReservation(t *testing.T) {
 		none.Limit = 1
 		require.True(t, h.take(none).look)
 		none.Limit = 0 // it has found something
-		h.leave(*none, true, false)
+		h.leave(*none, true, false, 0)
 		require.Nil(t, h.reserve([]outhook.Delivery{{ID: outhook.DeliveryID{Subscriber: "a"}}}).leases)
 	})
 }

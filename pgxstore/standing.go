@@ -44,7 +44,8 @@ func (s *Store) UpdateStandings(ctx context.Context, subscribers []string, updat
 		}
 		return s.notify(ctx, tx)
 	})
-	s.withdraw(ctx) // a Claim that begins now is to keep to the change
+	s.handover.miss()
+	s.withdraw(ctx, subscribers...) // a Claim that begins now is to keep to the change
 	return err
 }
 

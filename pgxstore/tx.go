@@ -35,7 +35,7 @@ func (t pgxTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (know
 	if _, err := t.tx.Exec(ctx, "savepoint outhook"); err != nil {
 		return nil, failure("enqueue", err)
 	}
-	fresh, err := t.s.enqueue(ctx, pgxQuerier{t.tx}, deliveries, &reservation{})
+	fresh, err := t.s.enqueue(ctx, pgxQuerier{t.tx}, deliveries)
 	if err == nil {
 		_, err = t.tx.Exec(ctx, "release savepoint outhook")
 	}
@@ -66,7 +66,7 @@ func (t sqlTx) Enqueue(ctx context.Context, deliveries []outhook.Delivery) (know
 	if _, err := t.tx.ExecContext(ctx, "savepoint outhook"); err != nil {
 		return nil, failure("enqueue", err)
 	}
-	fresh, err := t.s.enqueue(ctx, sqlQuerier{t.tx}, deliveries, &reservation{})
+	fresh, err := t.s.enqueue(ctx, sqlQuerier{t.tx}, deliveries)
 	if err == nil {
 		_, err = t.tx.ExecContext(ctx, "release savepoint outhook")
 	}

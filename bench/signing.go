@@ -22,7 +22,7 @@ func signing(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	const parts = 12
+	const parts = 24
 	n := max(b.plan.signatures/8, 1)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // spend collects in between
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // or idle threads look for work, at random

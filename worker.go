@@ -61,7 +61,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		writes:  writes,
 		lanes:   make(map[string]*workerLane),
 		work:    make(chan *job, d.options.Concurrency+d.maxAhead()),
-		reports: make(chan report, min(maxBatch, max(64, 8*d.options.Concurrency))),
+		reports: make(chan report, min(2*maxBatch, max(64, 16*d.options.Concurrency))),
 		ahead:   d.minAhead(),
 		counted: time.Now(),
 		moved:   time.Now(),

@@ -44,7 +44,11 @@ func (p *poster) post(ctx context.Context, url, id string, body []byte) error {
 	req.Header.Set("webhook-id", id)
 	req.Header.Set("webhook-timestamp", timestamp)
 	req.Header.Set("webhook-signature", "v1,"+base64.StdEncoding.EncodeToString(p.sum(nil, id, timestamp, body)))
-	response, err := p.client.Do(req)
+	return answered(p.client.Do(req))
+}
+
+// answered reads a response, and returns an error if it is not what the receiver answers.
+func answered(response *http.Response, err error) error {
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
 	"hash"
 	"io"
 	"net/http"
@@ -72,18 +71,7 @@ func (l *preparedLoop) drain(ctx context.Context, _ *tally) error {
 			Method: http.MethodPost, URL: u, Host: u.Host, Header: p.header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 			Body: io.NopCloser(bytes.NewReader(l.body)), ContentLength: int64(len(l.body)),
 		}).WithContext(ctx)
-		response, err := l.transport.RoundTrip(request)
-		if err != nil {
-			return err
-		}
-		_, _ = io.Copy(io.Discard, response.Body)
-		if err := response.Body.Close(); err != nil {
-			return err
-		}
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("post: %s", response.Status)
-		}
-		return nil
+		return answered(l.transport.RoundTrip(request))
 	})
 }
 

@@ -252,6 +252,16 @@ func (e *evidence) checkAttempts(r *outhook.Record, seen fate) string {
 	return ""
 }
 
+// attempts returns those of a delivery that were looked at.
+func (e *evidence) attempts(id outhook.DeliveryID) []outhook.Attempt {
+	for i := range e.detailed {
+		if e.detailed[i].ID == id {
+			return e.detailed[i].Attempts
+		}
+	}
+	return nil
+}
+
 // known tells all that is known of a delivery.
 func (e *evidence) known(id outhook.DeliveryID, seen fate) string {
 	var b strings.Builder
@@ -261,14 +271,8 @@ func (e *evidence) known(id outhook.DeliveryID, seen fate) string {
 		b.WriteString("no record")
 	}
 	fmt.Fprintf(&b, ", %d requests, %d accepted", seen.requests, seen.accepted)
-	for i := range e.detailed {
-		if e.detailed[i].ID != id {
-			continue
-		}
-		for _, a := range e.detailed[i].Attempts {
-			fmt.Fprintf(&b, ", attempt %d: status %d %s", a.Number, a.Status, a.Error)
-		}
-		break
+	for _, a := range e.attempts(id) {
+		fmt.Fprintf(&b, ", attempt %d: status %d %s", a.Number, a.Status, a.Error)
 	}
 	for i := range e.requests {
 		if r := &e.requests[i]; r.id == id {

@@ -63,21 +63,16 @@ func (e *evidence) overtakes(began int, before []request) string {
 // accepted it, is heard.
 func (e *evidence) checkDuplicates(f *finding, requests []request) {
 	var before *request // the accepted one
-	unheard := 0
-	if len(requests) > 0 {
-		unheard = e.unheard(requests[0].id)
-	}
+	unheard := 0        // attempts that must have been, to explain what came again
 	for i := range requests {
 		r := &requests[i]
 		if !r.accepted() {
 			continue
 		}
-		switch {
-		case before == nil, e.killed[before.by], slices.Contains(e.late, r.id):
-		case unheard > 0:
-			unheard--
-		default:
-			f.violate("%v was accepted again, although the worker that made the attempt lives", r.id)
+		if before != nil && !e.killed[before.by] && !slices.Contains(e.late, r.id) {
+			if unheard++; unheard > e.unheard(r.id) {
+				f.violate("%v was accepted again, although the worker that made the attempt lives", r.id)
+			}
 		}
 		before = r
 	}
@@ -85,16 +80,10 @@ func (e *evidence) checkDuplicates(f *finding, requests []request) {
 
 // unheard counts the attempts of a delivery whose time was over.
 func (e *evidence) unheard(id outhook.DeliveryID) (n int) {
-	for i := range e.detailed {
-		if e.detailed[i].ID != id {
-			continue
+	for _, a := range e.attempts(id) {
+		if a.Status == 0 && a.Error == "timeout" && a.Duration >= e.plan.timeout() {
+			n++
 		}
-		for _, a := range e.detailed[i].Attempts {
-			if a.Status == 0 && a.Error == "timeout" && a.Duration >= e.plan.timeout() {
-				n++
-			}
-		}
-		break
 	}
 	return n
 }

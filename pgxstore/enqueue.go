@@ -67,11 +67,7 @@ func (s *Store) enqueueNew(ctx context.Context, deliveries []outhook.Delivery, s
 		}
 		batch := &pgx.Batch{}
 		inserted := make(map[int]insertedRow, len(deliveries))
-		all := make([]int, len(deliveries))
-		for i := range all {
-			all[i] = i
-		}
-		batch.Queue(s.sql(insertNew), s.insertArguments(rows, all, reserved.lease+s.handover.patience)...).Query(eachRow(func(row pgx.Rows) error {
+		batch.Queue(s.sql(insertNew), s.insertArguments(rows, placesOf(deliveries), reserved.lease+s.handover.patience)...).Query(eachRow(func(row pgx.Rows) error {
 			return scanInserted(row.Scan, inserted)
 		}))
 		if err := tx.commitWith(ctx, batch); err != nil {
@@ -119,11 +115,8 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 	if err != nil {
 		return nil, err
 	}
-	missing := make([]int, len(deliveries)) // places of those that are neither stored nor known
-	for i := range missing {
-		missing[i] = i
-	}
-	for range 3 { // again if what was in the way has been pruned meanwhile
+	missing := placesOf(deliveries) // of those that are neither stored nor known
+	for range 3 {                   // again if what was in the way has been pruned meanwhile
 		inserted := make(map[int]insertedRow, len(missing))
 		err := q.query(ctx, func(scan func(...any) error) error { return scanInserted(scan, inserted) },
 			s.sql(insertMissing), s.insertArguments(rows, missing, 0)...)
@@ -156,6 +149,15 @@ func (s *Store) enqueue(ctx context.Context, q querier, deliveries []outhook.Del
 		}
 	}
 	return nil, errors.New("deliveries of the same IDs come and go")
+}
+
+// placesOf returns those of all deliveries.
+func placesOf(deliveries []outhook.Delivery) []int {
+	all := make([]int, len(deliveries))
+	for i := range all {
+		all[i] = i
+	}
+	return all
 }
 
 // prepare returns what is known before deliveries are stored, and their rows.
@@ -237,7 +239,7 @@ const insertSubscribers = `
 insert into {schema}.subscriber (name) select name from unnest($1::text[]) name order by name
 on conflict (name) do nothing`
 
-// deliveryRows are deliveries as parameters of insertRows, column by column.
+// deliveryRows are deliveries as parameters of insertNew and insertMissing, column by column.
 type deliveryRows struct {
 	event      []string
 	subscriber []int64
@@ -316,7 +318,7 @@ func (r *deliveryRows) join(bodies [][]byte) {
 	}
 }
 
-// insertRows store deliveries and return the places of what they have stored. Numbers are
+// These store deliveries and return the places of what they have stored. Numbers are
 // given out in the order of the call, but rows are inserted in the order of their IDs, so
 // that two calls cannot wait for each other. Rows that are to be leased are, unless a standing
 // is kept of their subscriber.
@@ -405,7 +407,7 @@ type insertedRow struct {
 	ctid    string
 }
 
-// insertArguments returns the arguments of insertRows for the deliveries at the given places.
+// insertArguments returns the arguments of insertNew and insertMissing for the deliveries at the given places.
 func (s *Store) insertArguments(r *deliveryRows, places []int, lease time.Duration) []any {
 	p := make([]int32, len(places))
 	for i, place := range places {

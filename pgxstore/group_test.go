@@ -278,16 +278,9 @@ func TestGroupSecond(t *testing.T) {
 }
 
 // panicking is a tracer of the host's that panics.
-type panicking struct{ sql string }
-
-func (panicking) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return ctx
-}
-
-func (panicking) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-func (panicking) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	return ctx
+type panicking struct {
+	silent
+	sql string
 }
 
 func (p panicking) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
@@ -296,13 +289,11 @@ func (p panicking) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.Trac
 	}
 }
 
-func (panicking) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
-
 // TestGroupPanics: a panic of the host's code reaches the callers, not the process.
 func TestGroupPanics(t *testing.T) {
 	s := newStore(t, nil)
 	config := s.pool.Config()
-	config.ConnConfig.Tracer = panicking{"with body"}
+	config.ConnConfig.Tracer = panicking{sql: "with body"}
 	pool, err := newPoolOf(config)
 	require.NoError(t, err)
 	defer pool.Close()

@@ -341,15 +341,10 @@ func TestHandoverOfFailingElsewhere(t *testing.T) {
 
 // leaving cancels a call when its batch is sent, and goes on when it has returned.
 type leaving struct {
+	silent
 	cancel   context.CancelFunc
 	returned chan struct{}
 }
-
-func (leaving) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return ctx
-}
-
-func (leaving) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 func (l leaving) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
 	for _, q := range data.Batch.QueuedQueries {
@@ -361,29 +356,21 @@ func (l leaving) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.Trac
 	return ctx
 }
 
-func (leaving) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-
-func (leaving) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
-
 // TestHandoverOfCancelled shows that what was leased by a call that was cancelled is claimed.
 func TestHandoverOfCancelled(t *testing.T) {
 	kept := newStore(t, nil)
 	enqueueNamed(t, kept, "before", "a")
 	ctx, cancel := context.WithCancel(t.Context())
-	l := leaving{cancel, make(chan struct{})}
+	l := leaving{cancel: cancel, returned: make(chan struct{})}
 	config := kept.pool.Config()
 	config.ConnConfig.Tracer = l
 	pool, err := newPoolOf(config)
 	require.NoError(t, err)
-	defer pool.Close()
+	t.Cleanup(pool.Close)
 	s, err := New(pool, &kept.options)
 	require.NoError(t, err)
 	s.handover.patience = time.Hour
-	wakes := make(chan struct{}, 1000)
-	listening, stop := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- s.Notify(listening, func() { wakes <- struct{}{} }) }()
-	<-wakes
+	listening(t, s)
 	require.Len(t, claim(t, s, all).Claims, 1)
 	s.handover.miss()
 	claim(t, s, all)
@@ -391,8 +378,6 @@ func TestHandoverOfCancelled(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	close(l.returned)
 	require.Equal(t, "e", claimSome(t, s, all).ID.Event)
-	stop()
-	require.ErrorIs(t, <-ended, context.Canceled)
 }
 
 // TestReservation shows what becomes of room that was taken for what is still being stored.

@@ -148,11 +148,7 @@ func (c *claiming) readLane(rows pgx.Rows) (l *lane, turn int64, err error) {
 }
 
 func (c *claiming) roomOf(name string) int {
-	room, ok := c.request.Room[name]
-	if !ok {
-		room = c.request.PerSubscriber
-	}
-	return min(room, c.request.Limit)
+	return min(roomOf(&c.request, name), c.request.Limit)
 }
 
 // moveTo says that a lane was looked at. The turn is that of the first look.

@@ -17,12 +17,6 @@ import (
 // others, wherever their numbers are.
 func TestKnownLanes(t *testing.T) {
 	one := outhook.ClaimRequest{Limit: 100, PerSubscriber: 1, SuspectAfter: 5, Suspects: 1, Lease: time.Hour}
-	of := func(claimed outhook.Claimed) (subscribers []string) {
-		for _, c := range claimed.Claims {
-			subscribers = append(subscribers, c.ID.Subscriber)
-		}
-		return subscribers
-	}
 	var events int
 	send := func(t *testing.T, s *Store, subscribers ...string) {
 		var list []outhook.Delivery
@@ -43,7 +37,7 @@ func TestKnownLanes(t *testing.T) {
 		_, err = s.pool.Exec(t.Context(), s.sql(`delete from {schema}.pending where subscriber not in (2, 4)`))
 		require.NoError(t, err)
 		send(t, s, "b", "d")
-		require.Equal(t, []string{"b", "d"}, of(claim(t, other, one)))
+		require.Equal(t, []string{"b", "d"}, names(claim(t, other, one)))
 		require.Equal(t, []int64{2, 4}, other.lanes.known())
 		return s, other
 	}
@@ -51,7 +45,7 @@ func TestKnownLanes(t *testing.T) {
 		t.Run("a new one: "+name, func(t *testing.T) {
 			s, other := setUp(t)
 			send(t, s, "b", name, "d")
-			require.ElementsMatch(t, []string{"b", name, "d"}, of(claim(t, other, one)))
+			require.ElementsMatch(t, []string{"b", name, "d"}, names(claim(t, other, one)))
 			require.Len(t, other.lanes.known(), 3)
 		})
 	}
@@ -60,11 +54,11 @@ func TestKnownLanes(t *testing.T) {
 		send(t, s, "b", "b", "d", "d")
 		two := one
 		two.Limit = 1
-		require.Equal(t, []string{"b"}, of(claim(t, other, two)))
-		require.Equal(t, []string{"d"}, of(claim(t, other, two)))
-		require.Equal(t, []string{"b"}, of(claim(t, other, two)))
-		require.Equal(t, []string{"d"}, of(claim(t, other, two)))
-		require.Empty(t, of(claim(t, other, two)))
+		require.Equal(t, []string{"b"}, names(claim(t, other, two)))
+		require.Equal(t, []string{"d"}, names(claim(t, other, two)))
+		require.Equal(t, []string{"b"}, names(claim(t, other, two)))
+		require.Equal(t, []string{"d"}, names(claim(t, other, two)))
+		require.Empty(t, names(claim(t, other, two)))
 	})
 	for _, name := range []string{"a", "b"} {
 		t.Run("one whose row is missing hides nobody: "+name, func(t *testing.T) {
@@ -72,9 +66,9 @@ func TestKnownLanes(t *testing.T) {
 			send(t, s, name, "c", "d")
 			_, err := s.pool.Exec(t.Context(), s.sql(`delete from {schema}.subscriber where name = $1::text`), name)
 			require.NoError(t, err)
-			require.ElementsMatch(t, []string{"c", "d"}, of(claim(t, other, one)))
+			require.ElementsMatch(t, []string{"c", "d"}, names(claim(t, other, one)))
 			send(t, s, "c", "d")
-			require.ElementsMatch(t, []string{"c", "d"}, of(claim(t, other, one)))
+			require.ElementsMatch(t, []string{"c", "d"}, names(claim(t, other, one)))
 		})
 	}
 	t.Run("those that have nothing any more are forgotten", func(t *testing.T) {
@@ -88,7 +82,7 @@ func TestKnownLanes(t *testing.T) {
 		require.Empty(t, claim(t, other, one).Claims)
 		require.Equal(t, []int64{4}, other.lanes.known())
 		send(t, s, "b")
-		require.Equal(t, []string{"b"}, of(claim(t, other, one)))
+		require.Equal(t, []string{"b"}, names(claim(t, other, one)))
 	})
 	t.Run("as many as are looked at in one go", func(t *testing.T) {
 		s := newStore(t, nil)
@@ -118,7 +112,7 @@ func TestKnownLanes(t *testing.T) {
 			send(t, s, many...)
 			seen := make(map[string]bool)
 			for range 3 {
-				for _, name := range of(claim(t, other, all)) {
+				for _, name := range names(claim(t, other, all)) {
 					require.False(t, seen[name], "round %d: %s had a turn before others", round, name)
 					seen[name] = true
 				}

@@ -100,6 +100,23 @@ insert into {schema}.clock values (date_trunc('second', now()))`)); err != nil {
 
 func useFrozen(s *Store) { s.useClock(`(select at from ` + quote(s.options.Schema) + `.clock)`) }
 
+// silent is a tracer that does nothing, for others to be made of.
+type silent struct{}
+
+func (silent) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (silent) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (silent) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (silent) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (silent) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
 // recorder is an Enqueuer that keeps what it is given.
 type recorder struct{ deliveries []outhook.Delivery }
 

@@ -25,24 +25,19 @@ type statement struct {
 }
 
 // spy collects the statements of a pool.
-type spy struct{ statements []statement }
+type spy struct {
+	silent
+	statements []statement
+}
 
 func (s *spy) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	s.statements = append(s.statements, statement{data.SQL, data.Args})
 	return ctx
 }
 
-func (s *spy) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-func (s *spy) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	return ctx
-}
-
 func (s *spy) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
 	s.statements = append(s.statements, statement{data.SQL, data.Args})
 }
-
-func (s *spy) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 // watch returns a store like s that writes down its statements.
 func watch(t testing.TB, s *Store) (*Store, *spy) {

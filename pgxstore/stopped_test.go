@@ -138,20 +138,13 @@ func TestEncodings(t *testing.T) {
 
 // ender ends a context when the statement that stores deliveries has been executed.
 type ender struct {
+	silent
 	end atomic.Pointer[context.CancelFunc]
 }
-
-func (e *ender) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return ctx
-}
-
-func (e *ender) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 func (e *ender) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
 	return context.WithValue(ctx, e, data.Batch.QueuedQueries[0].SQL)
 }
-
-func (e *ender) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
 
 func (e *ender) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) {
 	text, _ := ctx.Value(e).(string)

@@ -142,7 +142,7 @@ func (s *databaseServer) begin(ctx context.Context) (func() (cost, error), error
 	}
 	cpu := s.cpu()
 	return func() (c cost, err error) {
-		c.cpu = max(s.cpu()-cpu, 0) // a process of the server that has ended takes its time with it
+		c.cpu = max(s.cpu()-cpu, 0) // one that ends while they are read is left out
 		if c.statements, err = s.countStatements(ctx); err != nil {
 			return c, err
 		}

@@ -649,10 +649,10 @@ func FuzzSnapshot(f *testing.F) {
 		if fault != nil {
 			claim.Fault = fault.Error()
 		}
-		j := &job{Claim: &claim, lane: &workerLane{}, round: 1, held: d.open(&claim), leaseEnd: time.Now().Add(time.Hour)}
+		j := &job{Claim: &claim, lane: &workerLane{}, standing: none, round: 1, held: d.open(&claim), leaseEnd: time.Now().Add(time.Hour)}
 		s := newSlot(d, t.Context(), 0)
 		defer s.close()
-		o, _ := (&worker{d: d, stop: t.Context()}).deliver(s, j)
+		o := (&worker{d: d, stop: t.Context()}).deliver(s, j)
 		require.Equal(t, claim.Lease(), o.Lease)
 		switch {
 		case fault != nil:

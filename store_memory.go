@@ -29,9 +29,10 @@ type MemoryStore struct {
 	lanes   map[string]*memoryLane // of subscribers that have deliveries or a standing
 	waiting queue[memoryLane]      // lanes that can be served later, by when
 	turns   list.List              // of *memoryLane that can be served now; the front is next
-	settled list.List              // of *memoryRow, delivered and cancelled, oldest first
-	dead    list.List              // of *memoryRow, oldest first
-	count   map[State]int
+	settled queue[memoryRow]       // delivered and cancelled, by since when
+	dead    queue[memoryRow]       // by since when
+	count   Stats                  // but for the age
+	leased  []*memoryRow           // by the Claim that holds mu
 	token   int64
 	serial  int64
 	held    []memoryHold // keys that wait for the lease of one that was cancelled
@@ -76,7 +77,7 @@ type memoryRow struct {
 	unfinished int32   // claims in a row without one
 	replay     int32
 
-	index    int32 // in lane.queue
+	index    int32 // in lane.queue, settled or dead
 	keyIndex int32 // in key.rows
 }
 
@@ -88,8 +89,7 @@ const rowsTogether = 16
 type memoryPast struct {
 	history []Attempt
 	reason  string
-	element *list.Element // in settled or dead
-	first   [1]Attempt    // of the history: mostly there is no other
+	first   [1]Attempt // of the history: mostly there is no other
 }
 
 // begun returns the past, which begins with this call if there was none.
@@ -102,12 +102,6 @@ func (r *memoryRow) begun() *memoryPast {
 }
 
 func (r *memoryRow) id() DeliveryID { return DeliveryID{r.event.ID.Event, r.lane.subscriber} }
-
-func (r *memoryRow) delivery() Delivery {
-	d := *r.event
-	d.ID, d.Snapshot = r.id(), r.snapshot
-	return d
-}
 
 // leased reports whether a lease runs.
 func (r *memoryRow) leased(now instant) bool { return r.live && now < r.leaseEnd }
@@ -147,12 +141,16 @@ func (s *MemoryStore) init() {
 	}
 	s.base = time.Now()
 	s.lanes = make(map[string]*memoryLane)
-	s.count = make(map[State]int)
 	s.wakers = make(map[*func()]struct{})
 	s.waiting = queue[memoryLane]{
 		less:  func(a, b *memoryLane) bool { return a.at < b.at },
 		place: func(l *memoryLane) *int32 { return &l.index },
 	}
+	s.settled = queue[memoryRow]{
+		less:  func(a, b *memoryRow) bool { return a.since < b.since },
+		place: func(r *memoryRow) *int32 { return &r.index },
+	}
+	s.dead = s.settled
 }
 
 func (s *MemoryStore) lock() (now instant) {
@@ -200,8 +198,8 @@ func (s *MemoryStore) Enqueue(ctx context.Context, deliveries []Delivery) (known
 		if limit := bound(s.MaxPerSubscriber, 10_000); waiting+n > limit {
 			return nil, fmt.Errorf("%w: subscriber %q has %d deliveries pending of at most %d", ErrFull, subscriber, waiting, limit)
 		}
-		if limit := bound(s.MaxPending, 100_000); s.count[Pending]+len(deliveries)-len(known) > limit {
-			return nil, fmt.Errorf("%w: %d deliveries are pending of at most %d, with subscriber %q to be added", ErrFull, s.count[Pending], limit, subscriber)
+		if limit := bound(s.MaxPending, 100_000); s.count.Pending+len(deliveries)-len(known) > limit {
+			return nil, fmt.Errorf("%w: %d deliveries are pending of at most %d, with subscriber %q to be added", ErrFull, s.count.Pending, limit, subscriber)
 		}
 	}
 
@@ -261,7 +259,7 @@ func (s *MemoryStore) begin(row *memoryRow, now instant, delay time.Duration) {
 		row.expires = later(now, row.event.TTL)
 	}
 	row.due = max(row.until, min(later(now, delay), row.expires))
-	s.count[Pending]++
+	s.count.Pending++
 	lane := row.lane
 	lane.pending++
 	if row.event.OrderKey == "" {
@@ -381,7 +379,7 @@ func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, e
 
 	var claimed Claimed
 	hidden := never // the earliest due instant of a row behind suspects
-	for passed := 0; len(claimed.Claims) < request.Limit && passed < s.turns.Len(); {
+	for passed := 0; len(s.leased) < request.Limit && passed < s.turns.Len(); {
 		front := s.turns.Front()
 		lane := front.Value.(*memoryLane)
 		s.turns.MoveToBack(front)
@@ -398,7 +396,7 @@ func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, e
 			}
 			continue
 		}
-		claimed.Claims = append(claimed.Claims, s.lease(lane, row, now, request.Lease))
+		s.lease(lane, row, now, request.Lease)
 		lane.standing.Grant(s.time(now), 1, request.Lease)
 		if lane.standing != (Standing{Subscriber: lane.subscriber}) {
 			if claimed.Standings == nil {
@@ -411,10 +409,18 @@ func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, e
 		s.refresh(lane, now)
 	}
 
-	if len(claimed.Claims) < request.Limit {
+	if len(s.leased) < request.Limit {
 		if at := min(hidden, s.next(room)); at < never {
 			claimed.Next = at - now
 		}
+	}
+	if len(s.leased) > 0 {
+		claimed.Claims = make([]Claim, len(s.leased))
+		for i, row := range s.leased {
+			row.claim(&claimed.Claims[i], now)
+		}
+		clear(s.leased)
+		s.leased = s.leased[:0]
 	}
 	return claimed, nil
 }
@@ -450,25 +456,26 @@ func (l *memoryLane) take(now instant, request *ClaimRequest) (_ *memoryRow, beh
 	return nil, never
 }
 
-func (s *MemoryStore) lease(l *memoryLane, row *memoryRow, now instant, d time.Duration) Claim {
+func (s *MemoryStore) lease(l *memoryLane, row *memoryRow, now instant, d time.Duration) {
 	s.token++
-	claim := Claim{
-		Delivery:   row.delivery(),
-		Token:      s.token,
-		Attempt:    int(row.attempts) + 1,
-		Unfinished: int(row.unfinished),
-		Replay:     int(row.replay),
-		Age:        now - row.entered,
-	}
-	if row.expires <= now {
-		claim.Fault = ReasonExpired
-	}
 	row.token, row.live = s.token, true
 	row.unfinished++
 	row.leaseEnd = later(now, d)
 	row.due = row.leaseEnd
 	l.queue.put(row)
-	return claim
+	s.leased = append(s.leased, row)
+}
+
+// claim says what a row was leased as.
+func (r *memoryRow) claim(c *Claim, now instant) {
+	c.Delivery = *r.event
+	c.ID, c.Snapshot = r.id(), r.snapshot
+	c.Token = r.token
+	c.Attempt, c.Unfinished = int(r.attempts)+1, int(r.unfinished)-1
+	c.Replay, c.Age = int(r.replay), now-r.entered
+	if r.expires <= now {
+		c.Fault = ReasonExpired
+	}
 }
 
 // next returns when the first lane that has room can be served.
@@ -538,18 +545,15 @@ func (s *MemoryStore) apply(row *memoryRow, o *Outcome, now instant) {
 // settle makes a pending row terminal.
 func (s *MemoryStore) settle(lane *memoryLane, row *memoryRow, state State, reason string, now instant) {
 	lane.pending--
-	s.count[Pending]--
-	s.count[state]++
+	s.count.Pending--
 	row.state, row.since = state, now
-	past := row.begun()
-	past.reason = reason
+	row.begun().reason = reason
 	lane.queue.remove(row)
-	if state == Dead {
-		past.element = s.dead.PushBack(row)
-		s.trim(&s.dead)
-	} else {
-		past.element = s.settled.PushBack(row)
-		s.trim(&s.settled)
+	kept, n := s.kept(state)
+	kept.put(row)
+	*n++
+	for kept.len() > bound(s.MaxSettled, 10_000) {
+		s.forget(kept.first(), now)
 	}
 	if key := lane.keys[row.event.OrderKey]; key != nil {
 		if key.placed == row {
@@ -569,7 +573,7 @@ func (s *MemoryStore) release(h memoryHold, now instant) {
 	if lane == nil {
 		return
 	}
-	if key := lane.keys[h.orderKey]; key != nil && len(key.rows.items) == 0 && key.until <= now {
+	if key := lane.keys[h.orderKey]; key != nil && key.rows.len() == 0 && key.until <= now {
 		delete(lane.keys, h.orderKey)
 		s.refresh(lane, now)
 	}
@@ -578,7 +582,7 @@ func (s *MemoryStore) release(h memoryHold, now instant) {
 // leave takes a row out of the order of its key.
 func (s *MemoryStore) leave(lane *memoryLane, key *memoryKey, row *memoryRow, now instant) {
 	key.rows.remove(row)
-	if len(key.rows.items) == 0 && key.until <= now {
+	if key.rows.len() == 0 && key.until <= now {
 		delete(lane.keys, row.event.OrderKey)
 		return
 	}
@@ -586,10 +590,15 @@ func (s *MemoryStore) leave(lane *memoryLane, key *memoryKey, row *memoryRow, no
 	s.wake()
 }
 
-func (s *MemoryStore) trim(l *list.List) {
-	for l.Len() > bound(s.MaxSettled, 10_000) {
-		s.forget(l.Front().Value.(*memoryRow), time.Since(s.base))
+// kept returns where rows of a terminal state are kept, and their number.
+func (s *MemoryStore) kept(state State) (*queue[memoryRow], *int) {
+	switch state {
+	case Delivered:
+		return &s.settled, &s.count.Delivered
+	case Cancelled:
+		return &s.settled, &s.count.Cancelled
 	}
+	return &s.dead, &s.count.Dead
 }
 
 // forget removes a settled row.
@@ -597,20 +606,17 @@ func (s *MemoryStore) forget(row *memoryRow, now instant) {
 	s.unsettle(row)
 	lane := row.lane
 	delete(lane.rows, row.event.ID.Event)
-	if row.keyIndex >= 0 { // it held its key
+	if row.keyIndex != -1 { // it held its key
 		s.leave(lane, lane.keys[row.event.OrderKey], row, now)
 	}
 	s.refresh(lane, now)
 }
 
 func (s *MemoryStore) unsettle(row *memoryRow) {
-	s.count[row.state]--
-	if row.state == Dead {
-		s.dead.Remove(row.past.element)
-	} else {
-		s.settled.Remove(row.past.element)
-	}
-	row.past.element, row.past.reason = nil, ""
+	kept, n := s.kept(row.state)
+	kept.remove(row)
+	*n--
+	row.past.reason = ""
 }
 
 // Notify implements [Notifier].

@@ -99,12 +99,7 @@ func (s *MemoryStore) Prune(_ context.Context, filter Filter) (n int, err error)
 func (s *MemoryStore) Stats(context.Context) (Stats, error) {
 	now := s.lock()
 	defer s.mu.Unlock()
-	stats := Stats{
-		Pending:   s.count[Pending],
-		Delivered: s.count[Delivered],
-		Dead:      s.count[Dead],
-		Cancelled: s.count[Cancelled],
-	}
+	stats := s.count
 	for _, lane := range s.lanes {
 		if head := lane.queue.first(); head != nil {
 			stats.OldestDue = max(stats.OldestDue, now-head.due)

@@ -209,10 +209,10 @@ func (m memStore) stats() Stats {
 func (m memStore) requireEmpty() {
 	m.t.Helper()
 	require.Empty(m.t, m.lanes, "lanes")
-	require.Empty(m.t, m.waiting.items, "waiting")
+	require.Nil(m.t, m.waiting.first(), "waiting")
 	require.Zero(m.t, m.turns.Len(), "turns")
-	require.Zero(m.t, m.MemoryStore.settled.Len(), "settled")
-	require.Zero(m.t, m.MemoryStore.dead.Len(), "dead")
+	require.Zero(m.t, m.MemoryStore.settled.len(), "settled")
+	require.Zero(m.t, m.MemoryStore.dead.len(), "dead")
 	require.Empty(m.t, m.held, "held")
 	require.Equal(m.t, Stats{}, m.stats())
 }

@@ -61,7 +61,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		writes:  writes,
 		lanes:   make(map[string]*workerLane),
 		work:    make(chan *job, d.options.Concurrency+d.maxAhead()),
-		reports: make(chan report, min(2*maxBatch, max(64, 16*d.options.Concurrency))),
+		reports: make(chan *job, min(2*maxBatch, max(64, 16*d.options.Concurrency))),
 		ahead:   d.minAhead(),
 		counted: time.Now(),
 		moved:   time.Now(),
@@ -136,7 +136,7 @@ type worker struct {
 	stop    context.Context // claiming ends with it
 	writes  context.Context // writing ends with it
 	work    chan *job
-	reports chan report
+	reports chan *job
 	deaf    atomic.Bool // the Notifier cannot tell at present
 
 	mu       sync.Mutex // guards all below
@@ -178,24 +178,31 @@ type workerLane struct {
 // maxLanes bounds how many lanes are kept for the sake of their limit alone.
 const maxLanes = 256
 
-// A job is a claim on its way.
+// A job is a claim on its way, and what becomes of it.
 type job struct {
 	*Claim
 	lane     *workerLane
-	standing Standing
+	standing *Standing // zero if none is kept
 	round    int       // of its claim
 	leaseEnd time.Time // reckoned from before the claim
 	suspect  bool
-	held     error  // why it has to wait for what is not its receiver's; nil: it has not
-	closes   bool   // its outcome pauses or disables the subscriber, as far as it is known here
-	detail   string // what the guard refused
+	held     error // why it has to wait for what is not its receiver's; nil: it has not
+
+	outcome Outcome
+	room    [1]Attempt // for those of the outcome: mostly it is one
+	closes  bool       // the outcome pauses or disables the subscriber, as far as it is known here
+	detail  string     // what the guard refused
 }
 
-// A report is what became of a job.
-type report struct {
-	job     *job
-	outcome Outcome
-	last    Attempt
+// none is the standing of a subscriber for which none is kept.
+var none = new(Standing)
+
+// last returns the latest attempt, zero if none was made.
+func (j *job) last() (a Attempt) {
+	if n := len(j.outcome.Attempts); n > 0 {
+		a = j.outcome.Attempts[n-1]
+	}
+	return a
 }
 
 // claim claims what is due, as there is room for it, until the worker is to
@@ -329,8 +336,7 @@ func (w *worker) giveBack(now time.Time) (later bool) {
 		}
 		select {
 		case j := <-w.work:
-			w.leave(j, nil, false)
-			w.reports <- report{job: j, outcome: released(j)}
+			w.putBack(j)
 		default: // a slot was faster
 		}
 	}
@@ -379,7 +385,11 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 			leaseEnd: asked.Add(request.Lease),
 			suspect:  c.Unfinished >= request.SuspectAfter,
 			held:     w.d.open(c),
-			standing: claimed.Standings[c.ID.Subscriber],
+			standing: none,
+		}
+		if _, ok := claimed.Standings[c.ID.Subscriber]; ok {
+			kept := claimed.Standings[c.ID.Subscriber] // on the heap, so not for all
+			together[i].standing = &kept
 		}
 	}
 	if paces := pacesOf(jobs); paces != nil {
@@ -389,8 +399,7 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 		if w.enter(j, &request) {
 			w.work <- j
 		} else {
-			w.leave(j, nil, false)
-			w.reports <- report{job: j, outcome: released(j)}
+			w.putBack(j)
 		}
 	}
 	w.mu.Lock()
@@ -467,9 +476,17 @@ func (w *worker) enter(j *job, request *ClaimRequest) (room bool) {
 	return room
 }
 
+// putBack releases a job that has no slot yet.
+func (w *worker) putBack(j *job) {
+	j.outcome = released(j)
+	w.leave(j, false)
+	w.reports <- j
+}
+
 // leave frees the slot of a job, or its place ahead of the slots, and wakes the claimer if
 // that may let it claim.
-func (w *worker) leave(j *job, e *Effect, slot bool) {
+func (w *worker) leave(j *job, slot bool) {
+	e := j.outcome.Effect
 	w.mu.Lock()
 	w.flying--
 	if slot {
@@ -503,18 +520,17 @@ func (w *worker) leave(j *job, e *Effect, slot bool) {
 }
 
 // close ends the jobs of a batch whose outcomes are stored, or dropped.
-func (w *worker) close(batch []report) {
+func (w *worker) close(batch []*job) {
 	w.mu.Lock()
 	w.open -= len(batch)
 	wake := w.drain && w.open == 0
-	for i := range batch {
-		j := batch[i].job
+	for _, j := range batch {
 		j.lane.open--
 		if j.lane.closed && j.lane.open == j.lane.flying {
 			j.lane.closed = false
 			wake = true // to learn when it may be attempted again
 		}
-		if o := &batch[i].outcome; o.State == Pending || o.Effect != nil || j.OrderKey != "" {
+		if o := &j.outcome; o.State == Pending || o.Effect != nil || j.OrderKey != "" {
 			wake = true // it is due again, or another is now
 		}
 	}
@@ -551,10 +567,9 @@ func (w *worker) attempt(base context.Context) {
 	s := newSlot(w.d, base, w.d.options.KeepResponse)
 	defer s.close()
 	for j := range w.work {
-		r := report{job: j}
-		r.outcome, r.last = w.deliver(s, j)
-		w.leave(j, r.outcome.Effect, true)
-		w.reports <- r
+		j.outcome = w.deliver(s, j)
+		w.leave(j, true)
+		w.reports <- j
 	}
 }
 
@@ -563,9 +578,9 @@ func (w *worker) attempt(base context.Context) {
 const maxStale = 3
 
 // deliver makes the attempt of a job, if it is to be made, and returns its outcome.
-func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
-	settle := func(state State, reason string) (Outcome, Attempt) {
-		return Outcome{Lease: j.Lease(), State: state, Reason: reason}, Attempt{}
+func (w *worker) deliver(s *slot, j *job) Outcome {
+	settle := func(state State, reason string) Outcome {
+		return Outcome{Lease: j.Lease(), State: state, Reason: reason}
 	}
 	switch {
 	case j.Fault != "":
@@ -577,19 +592,19 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 	case j.standing.Disabled && j.standing.CancelWaiting:
 		return settle(Cancelled, ReasonDisabled)
 	case j.standing.Disabled, w.shut(j), !w.mayBegin(j):
-		return released(j), Attempt{}
+		return released(j)
 	case j.held != nil:
-		return held(j, holdDelay(maxFailures)), Attempt{}
+		return held(j, holdDelay(maxFailures))
 	}
 	if o, ready := w.look(j); !ready {
-		return o, Attempt{}
+		return o
 	}
 
 	r := s.attempt(j.Claim)
 	if r.unsent {
-		return released(j), Attempt{}
+		return released(j)
 	}
-	attempts := []Attempt{r.attempt}
+	attempts := append(j.room[:0], r.attempt)
 	for len(attempts) <= maxStale && r.stale && w.mayBegin(j) {
 		s.fresh = len(attempts) == maxStale
 		again := s.attempt(j.Claim)
@@ -605,7 +620,7 @@ func (w *worker) deliver(s *slot, j *job) (Outcome, Attempt) {
 	}
 	o := w.judge(j, &r)
 	o.Attempts = attempts
-	return o, r.attempt
+	return o
 }
 
 // mayBegin reports whether an attempt may begin: the worker is not to stop, and enough
@@ -681,10 +696,10 @@ const (
 
 // finish stores outcomes until there are no more reports.
 func (w *worker) finish() {
-	batch := make([]report, 0, maxBatch)
+	batch := make([]*job, 0, maxBatch)
 	for first := range w.reports {
 		batch = append(batch[:0], first)
-		if !w.awaited(&first) {
+		if !w.awaited(first) {
 			time.Sleep(gatherTime)
 		}
 	gather:
@@ -709,19 +724,19 @@ func (w *worker) finish() {
 
 // awaited reports whether an outcome is to be stored at once: nothing else is under way, the
 // worker is to stop, or something cannot be claimed before.
-func (w *worker) awaited(r *report) bool {
+func (w *worker) awaited(j *job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	idle := w.flying == 0 || w.drain && len(w.work) == 0 // whose caller waits for the last
-	return idle || w.stop.Err() != nil || r.job.OrderKey != "" || r.outcome.Effect != nil || r.job.lane.closed
+	return idle || w.stop.Err() != nil || j.OrderKey != "" || j.outcome.Effect != nil || j.lane.closed
 }
 
 // write stores a batch, again and again until the store has answered or the
 // worker gives up.
-func (w *worker) write(batch []report) {
+func (w *worker) write(batch []*job) {
 	outcomes := make([]Outcome, len(batch))
-	for i := range batch {
-		outcomes[i] = batch[i].outcome
+	for i, j := range batch {
+		outcomes[i] = j.outcome
 	}
 	var lost []Lease
 	retry := outage()
@@ -764,12 +779,11 @@ func (w *worker) fallBehind(behind bool) {
 }
 
 // report tells the observers of outcomes that are stored.
-func (w *worker) report(batch []report, lost []Lease) {
+func (w *worker) report(batch []*job, lost []Lease) {
 	os := &w.d.observers
 	var turned []string // subscribers
-	for i := range batch {
-		r := &batch[i]
-		o := &r.outcome
+	for _, j := range batch {
+		o := &j.outcome
 		late := len(lost) > 0 && slices.Contains(lost, o.Lease)
 		if w.d.local != nil && o.Effect != nil && !late {
 			w.d.local.apply(o.Lease.ID.Subscriber, *o.Effect)
@@ -777,15 +791,15 @@ func (w *worker) report(batch []report, lost []Lease) {
 		if len(os.list) == 0 {
 			continue
 		}
-		ob := w.d.observation(r.job.Claim, r.last)
-		ob.Reason, ob.After, ob.Detail = o.Reason, o.After, r.job.detail
-		if r.job.held != nil && o.Released {
-			ob.Reason = r.job.held.Error()
+		ob := w.d.observation(j.Claim, j.last())
+		ob.Reason, ob.After, ob.Detail = o.Reason, o.After, j.detail
+		if j.held != nil && o.Released {
+			ob.Reason = j.held.Error()
 		}
 		if pick := tells(o, late); pick != nil {
 			os.observe(w.writes, ob, pick)
 		}
-		if !late && w.turns(r) {
+		if !late && w.turns(j) {
 			turned = append(turned, o.Lease.ID.Subscriber)
 		}
 	}
@@ -797,14 +811,14 @@ func (w *worker) report(batch []report, lost []Lease) {
 
 // turns reports whether an outcome may have changed the state of its subscriber's
 // standing. Other processes may know of failures that this one does not.
-func (w *worker) turns(r *report) bool {
-	e, before := r.outcome.Effect, &r.job.standing
+func (w *worker) turns(j *job) bool {
+	e, before := j.outcome.Effect, j.standing
 	switch {
 	case e == nil || e.Unmade:
 		return false
 	case e.Success:
 		return before.Told != ""
-	case e.closes() || r.job.closes:
+	case e.closes() || j.closes:
 		return true
 	}
 	o := &w.d.options

@@ -69,9 +69,13 @@ func (w *worker) look(j *job) (_ Outcome, ready bool) {
 	case err != nil, w.shut(j), !w.mayBegin(j): // the lookup may have taken long
 		return released(j), false
 	}
-	current := *t
-	current.labels = j.Snapshot.target().labels
-	j.Snapshot = newSnapshot(&current)
+	if labels := j.Snapshot.target().labels; len(labels) == 0 {
+		j.Snapshot = t.shared
+	} else {
+		current := *t
+		current.labels = labels
+		j.Snapshot = newSnapshot(&current)
+	}
 	if paces := pacesOf([]*job{j}); paces != nil {
 		paces[j.ID.Subscriber] = paced{kept: j.standing.Rate, wanted: t.rate, leased: 1}
 		w.d.pace(w.writes, paces)

@@ -158,7 +158,7 @@ func classDuration(class int) time.Duration {
 }
 
 func (gs *gauges) add(subscriber string, a Attempt, ok bool) {
-	now := time.Now()
+	now := a.Time.Add(a.Duration)
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	g := gs.of[subscriber]

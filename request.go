@@ -17,14 +17,19 @@ var errNoKey = errors.New("no live signing key")
 
 // An outgoing is the request of an attempt, in one piece of memory with what belongs to it.
 type outgoing struct {
-	request http.Request
-	url     url.URL
-	header  http.Header
-	reader  bytes.Reader
-	body    io.ReadCloser // of the reader
-	room    [5]string
-	values  []string // of the header, in room
+	request   http.Request
+	url       url.URL
+	header    http.Header
+	reader    bytes.Reader
+	body      io.ReadCloser // of the reader
+	room      [5]string
+	values    []string      // of the header, in room
+	blank     *http.Request // that the request was made of
+	second    int64         // of the timestamp, since the epoch
+	timestamp string
 }
+
+const contentJSON = "application/json"
 
 // blank is what all requests have in common.
 var blank = &http.Request{Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
@@ -43,11 +48,14 @@ func (p *outgoing) reset(blank *http.Request, t *target, body []byte) {
 	clear(p.header)
 	p.values = p.room[:0]
 	p.url = *t.url // not to be shared: a transport may change it
-	p.request = *blank
-	p.request.URL, p.request.Host, p.request.Header = &p.url, t.url.Host, p.header
+	if p.blank != blank {
+		p.blank, p.request = blank, *blank
+		p.request.URL, p.request.Header = &p.url, p.header
+	}
+	p.request.Host, p.request.Body, p.request.ContentLength = t.url.Host, nil, int64(len(body))
 	if len(body) > 0 {
 		p.reader.Reset(body)
-		p.request.Body, p.request.ContentLength = p.body, int64(len(body))
+		p.request.Body = p.body
 	}
 }
 
@@ -101,13 +109,13 @@ func (d *Dispatcher) vet(t *target, p *Payload) error {
 		}
 		checkHeader("", "the subscriber's Header", t.header, &f)
 	}
-	if len(p.Header) > 0 || p.ContentType != "" {
+	if len(p.Header) > 0 || p.ContentType != "" && p.ContentType != contentJSON {
 		checkPayload("", "the payload", p, len(p.Body), &f)
 	}
 	if f != nil {
 		return block("the header may not be sent")
 	}
-	if t.accepted != nil {
+	if t.accepted != nil && !t.acceptedBy(d) {
 		t.accepted.Store(d)
 	}
 	return nil
@@ -132,10 +140,13 @@ func (d *Dispatcher) header(ctx context.Context, p *outgoing, c *Claim, now time
 	if h["User-Agent"] == nil {
 		p.set("User-Agent", d.options.UserAgent)
 	}
-	p.set("Content-Type", cmp.Or(c.Payload.ContentType, "application/json"))
+	p.set("Content-Type", cmp.Or(c.Payload.ContentType, contentJSON))
 	message := Message{ID: c.ID.Event, Time: now, Body: c.Payload.Body}
+	if second := now.Unix(); second != p.second {
+		p.second, p.timestamp = second, message.timestamp()
+	}
 	p.set(headerID, message.ID)
-	p.set(headerTimestamp, message.timestamp())
+	p.set(headerTimestamp, p.timestamp)
 	return d.sign(ctx, p, message, t)
 }
 

@@ -81,10 +81,6 @@ type memoryRow struct {
 	keyIndex int32 // in key.rows
 }
 
-// rowsTogether is how many rows of an Enqueue are allocated together, for the garbage
-// collector's sake. They are freed when all of them are forgotten.
-const rowsTogether = 16
-
 // memoryPast is what a delivery has after its first attempt.
 type memoryPast struct {
 	history []Attempt
@@ -204,7 +200,6 @@ func (s *MemoryStore) Enqueue(ctx context.Context, deliveries []Delivery) (known
 	}
 
 	var event *Delivery
-	var free []memoryRow
 	for i := range deliveries {
 		id := deliveries[i].ID
 		if s.row(id) != nil {
@@ -213,12 +208,7 @@ func (s *MemoryStore) Enqueue(ctx context.Context, deliveries []Delivery) (known
 		event = commonOf(&deliveries[i], event)
 		lane := s.lane(id.Subscriber)
 		s.serial++
-		if len(free) == 0 {
-			free = make([]memoryRow, min(rowsTogether, len(deliveries)-i))
-		}
-		row := &free[0]
-		free = free[1:]
-		*row = memoryRow{lane: lane, event: event, snapshot: deliveries[i].Snapshot, serial: s.serial, index: -1, keyIndex: -1}
+		row := &memoryRow{lane: lane, event: event, snapshot: deliveries[i].Snapshot, serial: s.serial, index: -1, keyIndex: -1}
 		if lane.rows == nil {
 			lane.rows = make(map[string]*memoryRow)
 		}

@@ -106,6 +106,7 @@ func (r *memoryRow) leased(now instant) bool { return r.live && now < r.leaseEnd
 type memoryLane struct {
 	subscriber string
 	standing   Standing
+	kept       bool                  // the standing says something
 	rows       map[string]*memoryRow // by event
 	pending    int
 	queue      queue[memoryRow]      // what can be claimed when it is due
@@ -117,6 +118,9 @@ type memoryLane struct {
 	request int64         // the claim that given counts for
 	given   int
 }
+
+// changed is to be called after each change of the standing.
+func (l *memoryLane) changed() { l.kept = l.standing != (Standing{Subscriber: l.subscriber}) }
 
 // memoryKey is the order of the deliveries of one OrderKey.
 type memoryKey struct {
@@ -314,12 +318,8 @@ func (s *MemoryStore) refresh(l *memoryLane, now instant) {
 	l.at = never
 	if head := l.queue.first(); head != nil {
 		l.at = head.due
-		if n, next := l.standing.Admit(s.time(now), 1); n == 0 {
-			if next.IsZero() {
-				l.at = never
-			} else {
-				l.at = max(l.at, next.Sub(s.base))
-			}
+		if n, next := s.admit(l, now, 1); n == 0 {
+			l.at = max(l.at, next)
 		}
 	}
 	switch {
@@ -333,7 +333,7 @@ func (s *MemoryStore) refresh(l *memoryLane, now instant) {
 		s.waiting.put(l)
 	default:
 		s.waiting.remove(l)
-		if len(l.rows) == 0 && len(l.keys) == 0 && l.standing == (Standing{Subscriber: l.subscriber}) {
+		if len(l.rows) == 0 && len(l.keys) == 0 && !l.kept {
 			delete(s.lanes, l.subscriber)
 		}
 	}
@@ -341,6 +341,18 @@ func (s *MemoryStore) refresh(l *memoryLane, now instant) {
 		s.turns.Remove(l.element)
 		l.element = nil
 	}
+}
+
+// admit says how many of want due rows the standing of a lane lets go, and when more.
+func (s *MemoryStore) admit(l *memoryLane, now instant, want int) (n int, next instant) {
+	if !l.kept {
+		return want, never
+	}
+	n, at := l.standing.Admit(s.time(now), want)
+	if at.IsZero() {
+		return n, never
+	}
+	return n, at.Sub(s.base)
 }
 
 // Claim implements [Store].
@@ -374,7 +386,7 @@ func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, e
 		lane := front.Value.(*memoryLane)
 		s.turns.MoveToBack(front)
 		var row *memoryRow
-		if n, _ := lane.standing.Admit(s.time(now), room(lane)); n > 0 {
+		if n, _ := s.admit(lane, now, room(lane)); n > 0 {
 			var behind instant
 			row, behind = lane.take(now, &request)
 			hidden = min(hidden, behind)
@@ -387,8 +399,9 @@ func (s *MemoryStore) Claim(_ context.Context, request ClaimRequest) (Claimed, e
 			continue
 		}
 		s.lease(lane, row, now, request.Lease)
-		lane.standing.Grant(s.time(now), 1, request.Lease)
-		if lane.standing != (Standing{Subscriber: lane.subscriber}) {
+		if lane.kept {
+			lane.standing.Grant(s.time(now), 1, request.Lease)
+			lane.changed()
 			if claimed.Standings == nil {
 				claimed.Standings = make(map[string]Standing)
 			}
@@ -515,6 +528,7 @@ func (s *MemoryStore) apply(row *memoryRow, o *Outcome, now instant) {
 	}
 	if o.Effect != nil {
 		lane.standing.Apply(s.time(now), *o.Effect)
+		lane.changed()
 	}
 	if o.State != Pending {
 		s.settle(lane, row, o.State, o.Reason, now)
@@ -638,6 +652,7 @@ func (s *MemoryStore) UpdateStandings(_ context.Context, subscribers []string, u
 		lane := s.lane(id)
 		update(s.time(now), &lane.standing)
 		lane.standing.Subscriber = id
+		lane.changed()
 		s.refresh(lane, now)
 	}
 	s.wake()
@@ -649,8 +664,8 @@ func (s *MemoryStore) Standings(context.Context) iter.Seq2[Standing, error] {
 	return func(yield func(Standing, error) bool) {
 		s.lock()
 		var kept []Standing
-		for id, lane := range s.lanes {
-			if lane.standing != (Standing{Subscriber: id}) {
+		for _, lane := range s.lanes {
+			if lane.kept {
 				kept = append(kept, lane.standing)
 			}
 		}

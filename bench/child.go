@@ -25,6 +25,7 @@ import (
 // Roles of processes that the bench starts.
 const (
 	roleWorker     = "worker"  // Run on a store
+	roleLoop       = "loop"    // the bare loop
 	roleNothing    = "nothing" // a program that waits
 	roleSimulation = "simulation"
 )
@@ -39,6 +40,8 @@ type childPlan struct {
 	Subscribers int
 	Concurrency int
 	Connections int
+	Posts       int    // of the loop
+	Body        []byte // of those
 	Simulation  *simulationPlan
 }
 
@@ -79,13 +82,31 @@ func beChild() bool {
 // the orders.
 func (p *childPlan) serve(ctx context.Context, orders io.Reader, answers *json.Encoder) (err error) {
 	var run func(ctx context.Context) error
-	if p.Role == roleWorker {
+	switch p.Role {
+	case roleWorker:
 		d, end, err := p.open(ctx)
 		if err != nil {
 			return err
 		}
 		defer end()
 		run = d.Run
+	case roleLoop:
+		key, err := outhook.ParseKey(p.Key)
+		if err != nil {
+			return err
+		}
+		poster, err := newPoster(key, p.Concurrency)
+		if err != nil {
+			return err
+		}
+		defer poster.close()
+		r := &receiver{url: p.Receiver}
+		run = func(ctx context.Context) error {
+			ctx = context.WithoutCancel(ctx) // the last answers are still to be read when all have arrived
+			return inTurns(ctx, p.Concurrency, p.Posts, func(ctx context.Context, i int) error {
+				return poster.post(ctx, r.path(i%p.Subscribers), newID(), p.Body)
+			})
+		}
 	}
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -177,9 +198,10 @@ type child struct {
 // spawn starts this program once more, and returns when it is ready.
 func (b *bench) spawn(ctx context.Context, p childPlan) (*child, error) {
 	if p.Role == roleWorker {
-		p.Database, p.Receiver, p.Key = b.database.server.URL(), b.receiver.url, b.key.Secret.Reveal()
-		p.Concurrency, p.Connections = b.plan.concurrency, b.plan.connections
+		p.Database = b.database.server.URL()
 	}
+	p.Receiver, p.Key = b.receiver.url, b.key.Secret.Reveal()
+	p.Concurrency, p.Connections = b.plan.concurrency, b.plan.connections
 	text, err := json.Marshal(p)
 	if err != nil {
 		return nil, err

@@ -55,6 +55,8 @@ func targets() []target {
 		{"pg_worker_mib_1m", "The most memory of a worker process with a million pending, MiB", most(64)},
 		{"two_processes_vs_one", "Two worker processes against one, PostgreSQL", least(1)},
 		{"four_processes_vs_one", "Four", any},
+		{"two_loops_vs_one", "Two processes with the bare loop against one", any},
+		{"four_loops_vs_one", "Four", any},
 		{"memory_20k_vs_nethttp", "Bodies of 20 KiB: MemoryStore, drain", any},
 		{"sqlite_20k_vs_nethttp", "SQLite", any},
 		{"pg_20k_vs_nethttp", "PostgreSQL", any},

@@ -197,11 +197,10 @@ type child struct {
 
 // spawn starts this program once more, and returns when it is ready.
 func (b *bench) spawn(ctx context.Context, p childPlan) (*child, error) {
-	if p.Role == roleWorker {
-		p.Database = b.database.server.URL()
+	if p.Role == roleWorker || p.Role == roleLoop {
+		p.Database, p.Receiver, p.Key = b.database.server.URL(), b.receiver.url, b.key.Secret.Reveal()
+		p.Concurrency, p.Connections = b.plan.concurrency, b.plan.connections
 	}
-	p.Receiver, p.Key = b.receiver.url, b.key.Secret.Reveal()
-	p.Concurrency, p.Connections = b.plan.concurrency, b.plan.connections
 	text, err := json.Marshal(p)
 	if err != nil {
 		return nil, err

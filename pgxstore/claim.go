@@ -66,6 +66,9 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 			takeRoom(&request, claimed.Claims[i].ID.Subscriber)
 		}
 		all = request.Limit > 0 && (claimed.Next <= 0 || claimed.Next > contended)
+		if s.handover.listening() && (claimed.Next <= 0 || claimed.Next > request.Lease) {
+			claimed.Next = request.Lease // what others have leased as they stored it may be due then
+		}
 	}
 	s.handover.leave(request, taken.look, all, claimed.Next)
 	left = true

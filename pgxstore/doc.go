@@ -29,7 +29,7 @@
 //
 // While [Store.Notify] is called, by a Dispatcher that runs, what is sent through the same
 // Store is leased as it is stored, as far as the latest Claim has left room, and handed to the
-// next Claim without another transaction. What others send, that Claim may find 20 ms later.
+// next Claim without another transaction. What others send, that Claim finds when it is notified.
 // Use one Store for sending and for running.
 //
 // # Connections

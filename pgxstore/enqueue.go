@@ -321,7 +321,7 @@ func (r *deliveryRows) join(bodies [][]byte) {
 // These store deliveries and return the places of what they have stored. Numbers are
 // given out in the order of the call, but rows are inserted in the order of their IDs, so
 // that two calls cannot wait for each other. Rows that are to be leased are, unless a standing
-// is kept of their subscriber.
+// is kept of their subscriber; if there are others, it is told.
 const (
 	// insertNew stores all or, if some are known, nothing. It fails if another transaction
 	// has stored some meanwhile.
@@ -394,7 +394,7 @@ with body as materialized (
 	insertTo = `
     returning id, live, token, ctid::text
 )
-select f.place, coalesce(f.payload, 0), q.live, q.id, q.token, q.ctid, (select pg_notify($21::text, '') is null where $22::boolean)
+select f.place, coalesce(f.payload, 0), q.live, q.id, q.token, q.ctid, (select pg_notify($21::text, '') is null where $22::boolean and exists (select from fresh where not leased))
 from queued q join fresh f using (id)`
 )
 

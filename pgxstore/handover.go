@@ -11,32 +11,33 @@ import (
 )
 
 const (
-	lookEvery = debounce    // how long Claims may follow each other that do not look for what others have stored
+	lookEvery = time.Second // how long Claims may follow each other that do not look for what others have stored, if nothing is heard of it
 	handTime  = time.Second // how long what is handed over may wait for its Claim
 )
 
 // A handover spares most deliveries a claim in the database. A Claim that has found all that
 // is due leaves the rest of its room here. Enqueue takes it for what it stores, leases that in
 // the same statement, and leaves it to the next Claim, which does not look for anything else
-// if the last look is not long ago. All this happens only while Notify is called: when that
-// ends, with the Run that calls it or with its connection, what waits is given back.
+// if it has heard of nothing since the last look. All this happens only while Notify is called:
+// when that ends, with the Run that calls it or with its connection, what waits is given back.
 //
 // For the database, such a lease begins with Enqueue. What another process changes after
-// that, a standing or by Cancel, comes too late for it.
+// that, a standing or by Cancel, comes too late for it. No other process is told of it: each
+// looks as often as leases end, for those of one that has died.
 type handover struct {
 	release  func([]outhook.Claim) // gives leases back
 	patience time.Duration         // handTime
 
-	mu        sync.Mutex // guards all below
-	listeners int        // calls of Notify
-	room      *outhook.ClaimRequest
-	reserved  []*reservation  // those whose deliveries are being stored
-	waiting   []handed        // for the next Claim
-	timer     *time.Timer     // calls expire; nil: nothing has waited lately
-	looked    time.Time       // when a Claim looked last; zero: it has not found all, or there is more since
-	due       time.Time       // when something will be that it has seen; zero: nothing
-	full      map[string]bool // the subscribers for which it had no room left
-	changes   int             // calls of withdraw
+	mu       sync.Mutex // guards all below
+	wakes    []*func()  // of the calls of Notify
+	room     *outhook.ClaimRequest
+	reserved []*reservation  // those whose deliveries are being stored
+	waiting  []handed        // for the next Claim
+	timer    *time.Timer     // calls expire; nil: nothing has waited lately
+	looked   time.Time       // when a Claim looked last; zero: it has not found all, or there is more since
+	due      time.Time       // when something will be that it has seen; zero: nothing
+	full     map[string]bool // the subscribers for which it had no room left
+	changes  int             // calls of withdraw
 }
 
 // handed is a delivery that is leased, and waits for its Claim.
@@ -89,7 +90,7 @@ func (h *handover) end(r *reservation) {
 }
 
 // hand is called when deliveries were stored, with what was leased of them, and whether that
-// is all. It returns what is to be given back.
+// is all. It wakes those who claim, and returns what is to be given back.
 func (h *handover) hand(r *reservation, leased []outhook.Claim, all bool) (back []outhook.Claim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,7 +105,13 @@ func (h *handover) hand(r *reservation, leased []outhook.Claim, all bool) (back 
 			list = append(list, handed{&leased[i], r.at, r.lease})
 		}
 	}
+	if len(list) == 0 {
+		return back
+	}
 	h.wait(list)
+	for _, wake := range h.wakes {
+		(*wake)()
+	}
 	return back
 }
 
@@ -155,8 +162,8 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	if !h.due.IsZero() && h.due.Before(until) {
 		until = h.due
 	}
-	if t.next = until.Sub(now); h.listeners == 0 || t.next <= 0 {
-		t.look, t.next = true, lookEvery
+	if t.next = until.Sub(now); len(h.wakes) == 0 || t.next <= 0 {
+		t.look, t.next = true, debounce
 	}
 	for subscriber := range h.full {
 		t.look = t.look || roomOf(request, subscriber) > 0
@@ -222,7 +229,7 @@ func (h *handover) leave(room outhook.ClaimRequest, looked, all bool, next time.
 	}
 	if looked && !all {
 		h.looked = time.Time{}
-	} else if h.listeners > 0 && room.Limit > 0 && room.SuspectAfter > 0 {
+	} else if len(h.wakes) > 0 && room.Limit > 0 && room.SuspectAfter > 0 {
 		h.room = &room
 	}
 }
@@ -233,7 +240,7 @@ func (h *handover) fail(t taken) (back []outhook.Claim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.looked = time.Time{}
-	if h.listeners == 0 || h.changes != t.before {
+	if len(h.wakes) == 0 || h.changes != t.before {
 		return t.claims()
 	}
 	h.waiting = slices.Concat(t.handed, h.waiting) // the oldest first
@@ -283,11 +290,23 @@ func (h *handover) withdraw(subscribers ...string) (back []outhook.Claim) {
 	return back
 }
 
-// listen counts the calls of Notify.
-func (h *handover) listen(n int) {
+// listen is called when Notify begins, and stop when it ends.
+func (h *handover) listen(wake *func()) (stop func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.listeners += n
+	h.wakes = append(h.wakes, wake)
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.wakes = slices.DeleteFunc(h.wakes, func(other *func()) bool { return other == wake })
+	}
+}
+
+// listening reports whether Notify is called.
+func (h *handover) listening() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.wakes) > 0
 }
 
 // roomOf returns the room of a subscriber.

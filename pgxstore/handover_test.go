@@ -156,10 +156,10 @@ func TestHandover(t *testing.T) {
 		s.handover.miss()
 		next := claim(t, s, all).Next
 		require.Positive(t, next)
-		require.LessOrEqual(t, next, lookEvery)
+		require.LessOrEqual(t, next, debounce)
 		s.handover.end(r)
 		s.handover.miss()
-		require.Zero(t, claim(t, s, all).Next)
+		require.Equal(t, all.Lease, claim(t, s, all).Next)
 	})
 
 	t.Run("also to a Claim after one that has failed", func(t *testing.T) {
@@ -383,7 +383,9 @@ func TestHandoverOfCancelled(t *testing.T) {
 // TestReservation shows what becomes of room that was taken for what is still being stored.
 func TestReservation(t *testing.T) {
 	setUp := func() (*handover, *reservation) {
-		h := &handover{patience: time.Hour, listeners: 1}
+		h := &handover{patience: time.Hour}
+		wake := func() {}
+		h.listen(&wake)
 		request := all
 		request.Limit, request.Room = 4, map[string]int{"a": 2}
 		require.True(t, h.take(&request).look, "it is the first")
@@ -494,6 +496,92 @@ func TestHandoverLooks(t *testing.T) {
 		}
 		require.True(t, found || claimed.Next > 0 && claimed.Next <= lookEvery)
 	}
+}
+
+// pretendLooked has a store believe that a Claim looks for what others have stored in d's time.
+func pretendLooked(s *Store, d time.Duration) {
+	s.handover.mu.Lock()
+	defer s.handover.mu.Unlock()
+	s.handover.looked = time.Now().Add(d)
+}
+
+// TestHandoverTells shows who hears of what was stored: of what is leased those who may claim
+// it alone, and of the rest all, who look then.
+func TestHandoverTells(t *testing.T) {
+	t.Run("of what was leased nobody else", func(t *testing.T) {
+		s, _ := handing(t, all)
+		conn, err := s.listen(t.Context())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, conn.Close(context.Background())) }()
+		enqueueNamed(t, s, "leased", "a", "b")
+		later := newDelivery(t, "later", "a")
+		later.Delay = time.Hour
+		_, err = s.Enqueue(t.Context(), deliveriesOf(newDelivery(t, "leased-too", "a"), later))
+		require.NoError(t, err)
+		require.Equal(t, 3, leases(t, s))
+		_, err = s.pool.Exec(t.Context(), `select pg_notify($1::text, 'the end')`, s.options.Schema)
+		require.NoError(t, err)
+		var heard []string
+		for len(heard) == 0 || heard[len(heard)-1] != "the end" {
+			n, err := conn.WaitForNotification(t.Context())
+			require.NoError(t, err)
+			if n.Payload == "" || n.Payload == "the end" { // others are probes
+				heard = append(heard, n.Payload)
+			}
+		}
+		require.Equal(t, []string{"", "the end"}, heard)
+	})
+
+	t.Run("of what was leased those who may claim it", func(t *testing.T) {
+		s := newStore(t, nil)
+		first, _ := listening(t, s)
+		second, _ := listening(t, s)
+		claim(t, s, all)
+		require.Empty(t, first)
+		enqueue(t, s, "a")
+		require.Equal(t, 1, leases(t, s))
+		<-first
+		<-second
+	})
+
+	t.Run("and who hears of something looks", func(t *testing.T) {
+		s, other := handing(t, all)
+		pretendLooked(s, time.Hour)
+		require.Empty(t, claim(t, s, all).Claims)
+		enqueue(t, other, "a")
+		require.Equal(t, "e0", claimSome(t, s, all).ID.Event)
+	})
+}
+
+// TestHandoverOfDead shows that what a process has leased that died is claimed when its lease
+// has ended, by one that was not told of it.
+func TestHandoverOfDead(t *testing.T) {
+	dead := newStore(t, nil)
+	sleep, err := freeze(dead)
+	require.NoError(t, err)
+	s, err := New(dead.pool, &dead.options)
+	require.NoError(t, err)
+	useFrozen(s)
+	require.Zero(t, claim(t, s, all).Next, "nobody leases what it is not told of")
+	dead.handover.patience = time.Hour
+	listening(t, dead)
+	listening(t, s)
+	claim(t, dead, all)
+	s.handover.miss()
+	require.Equal(t, all.Lease, claim(t, s, all).Next)
+	enqueue(t, dead, "a")
+	require.Equal(t, 1, leases(t, dead))
+
+	sleep(all.Lease)
+	pretendLooked(s, -all.Lease)
+	rest := claim(t, s, all)
+	require.Empty(t, rest.Claims)
+	require.Equal(t, dead.handover.patience, rest.Next)
+	sleep(rest.Next)
+	pretendLooked(s, -rest.Next)
+	c := claim(t, s, all).Claims
+	require.Len(t, c, 1)
+	require.Equal(t, 1, c[0].Unfinished)
 }
 
 // TestEnqueueRace shows that deliveries which somebody else stores at the same time are

@@ -37,9 +37,9 @@ func (s *Store) Notify(ctx context.Context, wake func()) error {
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
-	s.handover.listen(1)
+	stop := s.handover.listen(&wake)
 	defer func() {
-		s.handover.listen(-1)
+		stop()
 		s.withdraw(ctx)
 	}()
 	l := &listener{s: s, conn: conn, wake: wake}
@@ -133,6 +133,7 @@ func (l *listener) wait(ctx context.Context, d time.Duration, done func() bool) 
 		case err != nil:
 			return err
 		case n.Payload == "":
+			l.s.handover.miss()
 			l.due = true
 		case hasPrefix(n.Payload, l.conn.PgConn().PID()):
 			l.heard = n.Payload

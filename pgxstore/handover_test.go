@@ -534,6 +534,7 @@ func TestHandoverTells(t *testing.T) {
 
 	t.Run("of what was leased those who may claim it", func(t *testing.T) {
 		s := newStore(t, nil)
+		s.handover.patience = time.Hour
 		first, _ := listening(t, s)
 		second, _ := listening(t, s)
 		claim(t, s, all)

@@ -142,7 +142,7 @@ func (d *Dispatcher) header(ctx context.Context, p *outgoing, c *Claim, now time
 	}
 	p.set("Content-Type", cmp.Or(c.Payload.ContentType, contentJSON))
 	message := Message{ID: c.ID.Event, Time: now, Body: c.Payload.Body}
-	if second := now.Unix(); second != p.second {
+	if second := now.Unix(); second != p.second || p.timestamp == "" {
 		p.second, p.timestamp = second, message.timestamp()
 	}
 	p.set(headerID, message.ID)

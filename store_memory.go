@@ -556,9 +556,6 @@ func (s *MemoryStore) settle(lane *memoryLane, row *memoryRow, state State, reas
 	kept, n := s.kept(state)
 	kept.put(row)
 	*n++
-	for kept.len() > bound(s.MaxSettled, 10_000) {
-		s.forget(kept.first(), now)
-	}
 	if key := lane.keys[row.event.OrderKey]; key != nil {
 		if key.placed == row {
 			key.placed = nil
@@ -568,6 +565,9 @@ func (s *MemoryStore) settle(lane *memoryLane, row *memoryRow, state State, reas
 		} else {
 			s.leave(lane, key, row, now)
 		}
+	}
+	for kept.len() > bound(s.MaxSettled, 10_000) { // now that nothing takes it for a pending one
+		s.forget(kept.first(), now)
 	}
 }
 

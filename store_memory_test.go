@@ -1499,6 +1499,23 @@ func TestMemoryStoreManager(t *testing.T) {
 		require.Equal(t, []string{"d2/s", "d3/s", "o3/s", "o4/s", "d4/s", "o5/s"}, m.list(Filter{}))
 		require.Equal(t, 1, m.stats().Pending)
 	})
+	memBubble(t, "one that settles may take the place of another one of its order", func(t *testing.T, m memStore) {
+		m.MaxSettled = 2
+		m.enqueue(memKeyed("a"), memKeyed("b"), memWith(memKeyed("c"), func(d *Delivery) { d.HoldOnDead = true }))
+		m.finish(memOutcome(m.claims("a")[0], Delivered))
+		m.finish(memOutcome(m.claims("b")[0], Delivered))
+		m.finish(memOutcome(m.claims("c")[0], Dead))
+		m.send("other")
+		m.finish(memOutcome(m.claims("other")[0], Dead))
+		m.change(m.Replay, Filter{Event: "b", States: []State{Delivered}}, 1)
+		b := m.claims("b")[0]
+		m.change(m.Replay, Filter{Event: "a", States: []State{Delivered}}, 1)
+		m.finish(memOutcome(b, Dead)) // c is forgotten
+		require.Nil(t, Misplaced(m.MemoryStore))
+		require.Equal(t, []string{"a/s", "b/s", "other/s"}, m.list(Filter{}))
+		m.finish(memOutcome(m.claims("a")[0], Dead))
+		require.Equal(t, []string{"a/s", "b/s"}, m.list(Filter{}))
+	})
 }
 
 func TestMemoryStoreNotify(t *testing.T) {

@@ -533,6 +533,7 @@ func (w *worker) close(batch []*job) {
 		if o := &j.outcome; o.State == Pending || o.Effect != nil || j.OrderKey != "" {
 			wake = true // it is due again, or another is now
 		}
+		j.outcome, j.room = Outcome{}, [1]Attempt{} // others of its claim may take long
 	}
 	w.mu.Unlock()
 	if wake {
@@ -716,6 +717,7 @@ func (w *worker) finish() {
 		}
 		w.write(batch)
 		w.close(batch)
+		clear(batch) // of what is done nothing is kept while there is nothing to do
 		if len(w.reports) == 0 {
 			w.fallBehind(false)
 		}

@@ -64,6 +64,9 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 		}
 		for i := range claimed.Claims {
 			takeRoom(&request, claimed.Claims[i].ID.Subscriber)
+			if claimed.Claims[i].Unfinished >= request.SuspectAfter {
+				request.Suspects--
+			}
 		}
 		all = request.Limit > 0 && (claimed.Next <= 0 || claimed.Next > contended)
 		if s.handover.listening() && (claimed.Next <= 0 || claimed.Next > request.Lease) {

@@ -321,7 +321,7 @@ func (r *deliveryRows) join(bodies [][]byte) {
 // These store deliveries and return the places of what they have stored. Numbers are
 // given out in the order of the call, but rows are inserted in the order of their IDs, so
 // that two calls cannot wait for each other. Rows that are to be leased are, unless a standing
-// is kept of their subscriber; if there are others, it is told.
+// is kept of their subscriber; if there are others, a notification is sent.
 const (
 	// insertNew stores all or, if some are known, nothing. It fails if another transaction
 	// has stored some meanwhile.

@@ -37,6 +37,8 @@ type handover struct {
 	looked   time.Time       // when a Claim looked last; zero: it has not found all, or there is more since
 	due      time.Time       // when something will be that it has seen; zero: nothing
 	full     map[string]bool // the subscribers for which it had no room left
+	suspects bool            // it had none left for suspects
+	looking  int             // Claims that look
 	changes  int             // calls of withdraw
 }
 
@@ -86,6 +88,11 @@ func (h *handover) reserve(deliveries []outhook.Delivery) *reservation {
 func (h *handover) end(r *reservation) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.free(r)
+}
+
+// free gives the room of a reservation back. h.mu is locked.
+func (h *handover) free(r *reservation) {
 	h.reserved = slices.DeleteFunc(h.reserved, func(other *reservation) bool { return other == r })
 }
 
@@ -109,7 +116,8 @@ func (h *handover) hand(r *reservation, leased []outhook.Claim, all bool) (back 
 		return back
 	}
 	h.wait(list)
-	for _, wake := range h.wakes {
+	h.free(r)
+	for _, wake := range h.wakes { // here, so that none is called when Notify has returned
 		(*wake)()
 	}
 	return back
@@ -147,7 +155,7 @@ type taken struct {
 	look   bool            // whether it is to look for more
 	shared bool            // not all of its room is for what it may find
 	idle   bool            // there is nothing to do, and the room that was left is still there
-	next   time.Duration   // until one is to look, if this one does not
+	next   time.Duration   // until one is to look again, if this one does not, or has not all of its room
 	before int             // handover.changes then
 }
 
@@ -167,6 +175,10 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	}
 	for subscriber := range h.full {
 		t.look = t.look || roomOf(request, subscriber) > 0
+	}
+	t.look = t.look || h.suspects && request.Suspects > 0
+	if h.looking > 0 { // it may find more than it has room for
+		t.next = min(t.next, debounce)
 	}
 	t.shared = len(h.waiting) > 0 || len(h.reserved) > 0
 	if !t.look && len(h.waiting) == 0 && h.room != nil {
@@ -197,6 +209,7 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	h.waiting, h.room = h.waiting[:0], nil
 	if t.look = t.look && request.Limit > 0; t.look {
 		h.looked = now // before what is stored meanwhile says that there is more
+		h.looking++
 	}
 	return t
 }
@@ -217,6 +230,8 @@ func (h *handover) leave(room outhook.ClaimRequest, looked, all bool, next time.
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if looked {
+		h.looking--
+		h.suspects = room.Suspects <= 0
 		if h.due = (time.Time{}); next > 0 {
 			h.due = time.Now().Add(next)
 		}
@@ -240,6 +255,9 @@ func (h *handover) fail(t taken) (back []outhook.Claim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.looked = time.Time{}
+	if t.look {
+		h.looking--
+	}
 	if len(h.wakes) == 0 || h.changes != t.before {
 		return t.claims()
 	}
@@ -295,6 +313,7 @@ func (h *handover) listen(wake *func()) (stop func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.wakes = append(h.wakes, wake)
+	h.looked = time.Time{} // what was stored before could not be heard of
 	return func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	debounce   = 20 * time.Millisecond // between two calls of wake, at least
+	debounce   = 20 * time.Millisecond // between two calls of wake for notifications, at least
 	probeEvery = time.Minute           // how often a notification is sent to see that it arrives
 	probeWait  = 10 * time.Second      // how long that may take
 )
@@ -114,6 +114,7 @@ func (l *listener) wait(ctx context.Context, d time.Duration, done func() bool) 
 			rest := l.woken.Add(debounce).Sub(now)
 			if rest <= 0 {
 				l.due, l.woken = false, now
+				l.s.handover.miss()
 				l.wake()
 				continue
 			}
@@ -133,7 +134,6 @@ func (l *listener) wait(ctx context.Context, d time.Duration, done func() bool) 
 		case err != nil:
 			return err
 		case n.Payload == "":
-			l.s.handover.miss()
 			l.due = true
 		case hasPrefix(n.Payload, l.conn.PgConn().PID()):
 			l.heard = n.Payload

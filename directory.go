@@ -69,13 +69,7 @@ func (w *worker) look(j *job) (_ Outcome, ready bool) {
 	case err != nil, w.shut(j), !w.mayBegin(j): // the lookup may have taken long
 		return released(j), false
 	}
-	if labels := j.Snapshot.target().labels; len(labels) == 0 {
-		j.Snapshot = t.shared
-	} else {
-		current := *t
-		current.labels = labels
-		j.Snapshot = newSnapshot(&current)
-	}
+	j.Snapshot = t.snapshotOf(j.ID, j.Snapshot.target().labels)
 	if paces := pacesOf([]*job{j}); paces != nil {
 		paces[j.ID.Subscriber] = paced{kept: j.standing.Rate, wanted: t.rate, leased: 1}
 		w.d.pace(w.writes, paces)

@@ -209,7 +209,7 @@ func (m memStore) stats() Stats {
 func (m memStore) requireEmpty() {
 	m.t.Helper()
 	require.Empty(m.t, m.lanes, "lanes")
-	require.Nil(m.t, m.waiting.first(), "waiting")
+	require.Zero(m.t, m.waiting.len(), "waiting")
 	require.Zero(m.t, m.turns.Len(), "turns")
 	require.Zero(m.t, m.MemoryStore.settled.len(), "settled")
 	require.Zero(m.t, m.MemoryStore.dead.len(), "dead")

@@ -401,6 +401,16 @@ func TestReservation(t *testing.T) {
 		return &r
 	}
 
+	// looking returns what a Claim has that looks, while nothing is stored.
+	looking := func(t *testing.T) (*handover, *outhook.ClaimRequest) {
+		h, r := setUp()
+		h.end(r)
+		h.miss()
+		left := request()
+		require.True(t, h.take(left).look)
+		return h, left
+	}
+
 	t.Run("no Claim fills it", func(t *testing.T) {
 		h, r := setUp()
 		h.miss()
@@ -418,11 +428,7 @@ func TestReservation(t *testing.T) {
 		require.Equal(t, 3, left.Limit, "what was not stored takes none any more")
 	})
 	t.Run("a Claim that does not look knows what the last one has seen", func(t *testing.T) {
-		h, r := setUp()
-		h.end(r)
-		h.miss()
-		left := request()
-		require.True(t, h.take(left).look)
+		h, left := looking(t)
 		h.leave(*left, true, true, lookEvery/2)
 		next := h.take(request()).next
 		require.LessOrEqual(t, next, lookEvery/2)
@@ -430,11 +436,7 @@ func TestReservation(t *testing.T) {
 		require.True(t, h.take(request()).look)
 	})
 	t.Run("a Claim that had no room for suspects is followed by one that has", func(t *testing.T) {
-		h, r := setUp()
-		h.end(r)
-		h.miss()
-		left := request()
-		require.True(t, h.take(left).look)
+		h, left := looking(t)
 		left.Suspects = 0 // it has found one
 		h.leave(*left, true, true, 0)
 		require.True(t, h.take(request()).look)

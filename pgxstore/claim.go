@@ -73,7 +73,7 @@ func (s *Store) Claim(ctx context.Context, request outhook.ClaimRequest) (claime
 			claimed.Next = request.Lease // what others have leased as they stored it may be due then
 		}
 	}
-	s.handover.leave(request, taken.look, all, claimed.Next)
+	s.handover.leave(taken, request, all, claimed.Next)
 	left = true
 	if (taken.shared || !taken.look) && (claimed.Next <= 0 || claimed.Next > taken.next) {
 		claimed.Next = taken.next

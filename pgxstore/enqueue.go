@@ -106,7 +106,7 @@ type enqueueResult struct {
 	numbers  map[string]int64
 	payloads map[stored.BodyOf]*outhook.Payload
 	leased   []*leasedRow // not restored
-	waiting  int          // of those that were stored, how many were not leased
+	others   []int        // the places of those that were stored and not leased
 }
 
 // enqueue stores deliveries in a transaction.
@@ -187,7 +187,7 @@ func (r *enqueueResult) keep(deliveries []outhook.Delivery, rows *deliveryRows, 
 		if row.leased {
 			r.leased = append(r.leased, rows.leased(i, &deliveries[i], row, of))
 		} else {
-			r.waiting++
+			r.others = append(r.others, i)
 		}
 	}
 }

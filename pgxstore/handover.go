@@ -21,6 +21,11 @@ const (
 // if it has heard of nothing since the last look. All this happens only while Notify is called:
 // when that ends, with the Run that calls it or with its connection, what waits is given back.
 //
+// A Claim that looks leaves all of its room meanwhile, if the last one has found all: mostly
+// there is little to find. Else what is stored meanwhile would need another look, and what is
+// stored during that one a third. If both take the same room, what was handed over waits for
+// more.
+//
 // For the database, such a lease begins with Enqueue. What another process changes after
 // that, a standing or by Cancel, comes too late for it. No other process is told of it: each
 // looks as often as leases end, for those of one that has died.
@@ -35,8 +40,9 @@ type handover struct {
 	waiting  []handed        // for the next Claim
 	timer    *time.Timer     // calls expire; nil: nothing has waited lately
 	looked   time.Time       // when a Claim looked last; zero: it has not found all, or there is more since
+	foundAll bool            // the latest look has
 	due      time.Time       // when something will be that it has seen; zero: nothing
-	full     map[string]bool // the subscribers for which it had no room left
+	full     map[string]bool // the subscribers for which it had no room left, or one has stored something since and had none
 	suspects bool            // it had none left for suspects
 	looking  int             // Claims that look
 	changes  int             // calls of withdraw
@@ -53,6 +59,7 @@ type handed struct {
 type reservation struct {
 	at        time.Time
 	leases    []bool          // which deliveries are to be leased; nil: none
+	full      map[int]string  // those for whose subscriber, by name, there was no room
 	room      map[string]int  // that they take, by subscriber
 	lease     time.Duration   // that their Claim may have; the row is leased for longer, by patience
 	withdrawn bool            // none of them is to wait for a Claim
@@ -68,12 +75,16 @@ func (h *handover) reserve(deliveries []outhook.Delivery) *reservation {
 	if h.room == nil {
 		return r
 	}
-	r.leases, r.room, r.lease = make([]bool, len(deliveries)), make(map[string]int), h.room.Lease
+	r.leases, r.full, r.room, r.lease = make([]bool, len(deliveries)), make(map[int]string), make(map[string]int), h.room.Lease
 	for i := range deliveries {
 		d := &deliveries[i]
-		if d.Delay <= 0 && d.OrderKey == "" && takeRoom(h.room, d.ID.Subscriber) {
+		switch subscriber := d.ID.Subscriber; {
+		case d.Delay > 0 || d.OrderKey != "":
+		case takeRoom(h.room, subscriber):
 			r.leases[i] = true
-			r.room[d.ID.Subscriber]++
+			r.room[subscriber]++
+		case roomOf(h.room, subscriber) <= 0:
+			r.full[i] = subscriber
 		}
 	}
 	if len(r.room) == 0 {
@@ -96,13 +107,17 @@ func (h *handover) free(r *reservation) {
 	h.reserved = slices.DeleteFunc(h.reserved, func(other *reservation) bool { return other == r })
 }
 
-// hand is called when deliveries were stored, with what was leased of them, and whether that
-// is all. It wakes those who claim, and returns what is to be given back.
-func (h *handover) hand(r *reservation, leased []outhook.Claim, all bool) (back []outhook.Claim) {
+// hand is called when deliveries were stored, with what was leased of them, and the places of
+// the others. It wakes those who claim, and returns what is to be given back.
+func (h *handover) hand(r *reservation, leased []outhook.Claim, others []int) (back []outhook.Claim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !all {
-		h.looked = time.Time{}
+	for _, i := range others {
+		if subscriber, ok := r.full[i]; ok { // it is to be looked for when there is room
+			h.fill(subscriber)
+		} else {
+			h.looked = time.Time{}
+		}
 	}
 	var list []handed
 	for i := range leased {
@@ -151,7 +166,8 @@ func (h *handover) expire() {
 // taken is what a Claim gets.
 type taken struct {
 	handed []handed        // what has waited for it
-	late   []outhook.Claim // what has waited too long for it, or finds no room; to be given back
+	late   []outhook.Claim // what has waited too long for it; to be given back
+	at     time.Time       // when: room that was reserved before is not in the request any more
 	look   bool            // whether it is to look for more
 	shared bool            // not all of its room is for what it may find
 	idle   bool            // there is nothing to do, and the room that was left is still there
@@ -159,13 +175,13 @@ type taken struct {
 	before int             // handover.changes then
 }
 
-// take takes the room of the request for what waits, and for what is reserved. The request's
-// Room becomes its own.
+// take takes the room of the request for what waits, as far as it has it, and for what is
+// reserved. The request's Room becomes its own.
 func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	t.before = h.changes
+	t.at, t.before = now, h.changes
 	until := h.looked.Add(lookEvery)
 	if !h.due.IsZero() && h.due.Before(until) {
 		until = h.due
@@ -186,32 +202,42 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 		return t
 	}
 	request.Room = ownRoom(*request)
+	var rest []handed
 	for _, w := range h.waiting {
 		age := now.Sub(w.stored)
-		if age < h.patience && (w.claim.TTL <= 0 || age < w.claim.TTL) && // the database knows when it has expired
-			request.Lease <= w.lease && request.SuspectAfter > 0 && takeRoom(request, w.claim.ID.Subscriber) {
-			t.handed = append(t.handed, w)
-		} else {
+		switch {
+		case age >= h.patience, w.claim.TTL > 0 && age >= w.claim.TTL, // the database knows when it has expired
+			request.Lease > w.lease, request.SuspectAfter <= 0:
 			t.late = append(t.late, *w.claim)
+		case takeRoom(request, w.claim.ID.Subscriber):
+			t.handed = append(t.handed, w)
+		default:
+			rest = append(rest, w)
 		}
 	}
+	h.waiting, h.room = rest, nil
 	for _, r := range h.reserved {
-		if now.Sub(r.at) >= h.patience { // it will be late
-			continue
-		}
-		for subscriber, n := range r.room {
-			for range n {
-				takeRoom(request, subscriber)
-			}
+		if now.Sub(r.at) < h.patience { // else it will be late
+			r.takeRoom(request)
 		}
 	}
-	clear(h.waiting)
-	h.waiting, h.room = h.waiting[:0], nil
 	if t.look = t.look && request.Limit > 0; t.look {
-		h.looked = now // before what is stored meanwhile says that there is more
+		h.looked, h.full = now, nil // before what is stored meanwhile says that there is more
 		h.looking++
+		if h.foundAll {
+			room := *request
+			room.Room = maps.Clone(request.Room)
+			h.offer(&room)
+		}
 	}
 	return t
+}
+
+// offer leaves room to Enqueue, if it may have any. h.mu is locked.
+func (h *handover) offer(room *outhook.ClaimRequest) {
+	if len(h.wakes) > 0 && room.Limit > 0 && room.SuspectAfter > 0 {
+		h.room = room
+	}
 }
 
 // claims returns what was handed over.
@@ -224,29 +250,48 @@ func (t *taken) claims() []outhook.Claim {
 	return claims
 }
 
-// leave leaves the room that a Claim has left. all: it has found all that it had room for,
-// if it has looked, and next is how long it is until more is due.
-func (h *handover) leave(room outhook.ClaimRequest, looked, all bool, next time.Duration) {
+// leave leaves the room that a Claim has left, but for what has taken it meanwhile. all: it
+// has found all that it had room for, if it has looked, and next is how long it is until more
+// is due.
+func (h *handover) leave(t taken, room outhook.ClaimRequest, all bool, next time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if looked {
+	if h.room = nil; t.look {
 		h.looking--
+		h.foundAll = all
 		h.suspects = room.Suspects <= 0
 		if h.due = (time.Time{}); next > 0 {
 			h.due = time.Now().Add(next)
 		}
-		h.full = make(map[string]bool)
 		for subscriber, n := range room.Room {
 			if n <= 0 {
-				h.full[subscriber] = true
+				h.fill(subscriber)
 			}
 		}
+		if !all {
+			h.looked = time.Time{}
+			return
+		}
 	}
-	if looked && !all {
-		h.looked = time.Time{}
-	} else if len(h.wakes) > 0 && room.Limit > 0 && room.SuspectAfter > 0 {
-		h.room = &room
+	for _, w := range h.waiting {
+		if w.stored.After(t.at) {
+			takeRoom(&room, w.claim.ID.Subscriber)
+		}
 	}
+	for _, r := range h.reserved {
+		if r.at.After(t.at) {
+			r.takeRoom(&room)
+		}
+	}
+	h.offer(&room)
+}
+
+// fill says that a subscriber has no room, and perhaps something due. h.mu is locked.
+func (h *handover) fill(subscriber string) {
+	if h.full == nil {
+		h.full = make(map[string]bool)
+	}
+	h.full[subscriber] = true
 }
 
 // fail is called instead of leave, when a Claim has failed to look. What was handed to it
@@ -254,7 +299,7 @@ func (h *handover) leave(room outhook.ClaimRequest, looked, all bool, next time.
 func (h *handover) fail(t taken) (back []outhook.Claim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.looked = time.Time{}
+	h.looked, h.room = time.Time{}, nil
 	if t.look {
 		h.looking--
 	}
@@ -347,6 +392,15 @@ func takeRoom(request *outhook.ClaimRequest, subscriber string) bool {
 	return true
 }
 
+// takeRoom takes the room of a request for a reservation, as far as the request has it.
+func (r *reservation) takeRoom(request *outhook.ClaimRequest) {
+	for subscriber, n := range r.room {
+		for range n {
+			takeRoom(request, subscriber)
+		}
+	}
+}
+
 // ownRoom returns the room of a request, not to be shared with the caller.
 func ownRoom(request outhook.ClaimRequest) map[string]int {
 	if request.Room == nil {
@@ -366,7 +420,7 @@ func (s *Store) handOver(ctx context.Context, r *reservation, fresh *enqueueResu
 		places[l.claim.Lease()] = place{ctid: l.ctid, delivery: l.id, subscriber: fresh.numbers[l.claim.ID.Subscriber]}
 	}
 	s.places.Keep(places)
-	s.release(ctx, s.handover.hand(r, claims, fresh.waiting == 0))
+	s.release(ctx, s.handover.hand(r, claims, fresh.others))
 }
 
 // withdraw gives back what waits to be claimed, of some subscribers or of all, and is not to be.

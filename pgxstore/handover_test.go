@@ -57,6 +57,14 @@ func names(claimed outhook.Claimed) (subscribers []string) {
 	return subscribers
 }
 
+// tokens returns those of claims.
+func tokens(claims []outhook.Claim) (tokens []int64) {
+	for _, c := range claims {
+		tokens = append(tokens, c.Token)
+	}
+	return tokens
+}
+
 // claimSome claims until there is something.
 func claimSome(t *testing.T, s *Store, request outhook.ClaimRequest) outhook.Claim {
 	t.Helper()
@@ -230,8 +238,6 @@ func TestHandover(t *testing.T) {
 // TestHandoverEnds shows that what was leased for a Claim is given back as it was when it is
 // not to be claimed any more.
 func TestHandoverEnds(t *testing.T) {
-	noRoom := all
-	noRoom.Room = map[string]int{"a": 0}
 	for name, end := range map[string]func(t *testing.T, s *Store) error{
 		"a standing was changed": func(t *testing.T, s *Store) error {
 			return s.UpdateStandings(t.Context(), []string{"a"}, func(time.Time, *outhook.Standing) {})
@@ -239,10 +245,6 @@ func TestHandoverEnds(t *testing.T) {
 		"something was cancelled": func(t *testing.T, s *Store) error {
 			_, err := s.Cancel(t.Context(), outhook.Filter{Event: "other"})
 			return err
-		},
-		"the Claim has no room": func(t *testing.T, s *Store) error {
-			require.Empty(t, claim(t, s, noRoom).Claims)
-			return nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -258,6 +260,16 @@ func TestHandoverEnds(t *testing.T) {
 			require.Empty(t, claim(t, s, all).Claims)
 		})
 	}
+
+	t.Run("the Claim has no room, but one that follows", func(t *testing.T) {
+		s, _ := handing(t, all)
+		enqueue(t, s, "a")
+		none := all
+		none.Room = map[string]int{"a": 0}
+		require.Empty(t, claim(t, s, none).Claims)
+		require.Equal(t, 1, leases(t, s))
+		require.Equal(t, []string{"a"}, names(claim(t, s, all)))
+	})
 
 	t.Run("the Claim wants a longer lease", func(t *testing.T) {
 		s, _ := handing(t, all)
@@ -382,19 +394,27 @@ func TestHandoverOfCancelled(t *testing.T) {
 
 // TestReservation shows what becomes of room that was taken for what is still being stored.
 func TestReservation(t *testing.T) {
+	of := func(subscribers ...string) (list []outhook.Delivery) {
+		for _, name := range subscribers {
+			list = append(list, outhook.Delivery{ID: outhook.DeliveryID{Subscriber: name}})
+		}
+		return list
+	}
 	setUp := func() (*handover, *reservation) {
 		h := &handover{patience: time.Hour}
 		wake := func() {}
 		h.listen(&wake)
 		request := all
 		request.Limit, request.Room = 4, map[string]int{"a": 2}
-		require.True(t, h.take(&request).look, "it is the first")
-		h.leave(request, true, true, 0)
-		r := h.reserve([]outhook.Delivery{{ID: outhook.DeliveryID{Subscriber: "a"}}, {ID: outhook.DeliveryID{Subscriber: "b"}}})
+		taken := h.take(&request)
+		require.True(t, taken.look, "it is the first")
+		require.Nil(t, h.room)
+		h.leave(taken, request, true, 0)
+		r := h.reserve(of("a", "b"))
 		require.Equal(t, []bool{true, true}, r.leases)
 		return h, r
 	}
-	claims := []outhook.Claim{{Delivery: outhook.Delivery{ID: outhook.DeliveryID{Subscriber: "a"}}}}
+	claims := []outhook.Claim{{Delivery: of("a")[0]}}
 	request := func() *outhook.ClaimRequest {
 		r := all
 		r.Limit, r.Room = 4, map[string]int{"a": 2}
@@ -402,13 +422,14 @@ func TestReservation(t *testing.T) {
 	}
 
 	// looking returns what a Claim has that looks, while nothing is stored.
-	looking := func(t *testing.T) (*handover, *outhook.ClaimRequest) {
+	looking := func(t *testing.T) (*handover, taken, *outhook.ClaimRequest) {
 		h, r := setUp()
 		h.end(r)
 		h.miss()
 		left := request()
-		require.True(t, h.take(left).look)
-		return h, left
+		taken := h.take(left)
+		require.True(t, taken.look)
+		return h, taken, left
 	}
 
 	t.Run("no Claim fills it", func(t *testing.T) {
@@ -420,7 +441,7 @@ func TestReservation(t *testing.T) {
 		require.True(t, taken.shared, "another Claim has to come soon")
 		require.Equal(t, 2, left.Limit)
 		require.Equal(t, map[string]int{"a": 1, "b": all.PerSubscriber - 1}, left.Room)
-		require.Empty(t, h.hand(r, claims, true))
+		require.Empty(t, h.hand(r, claims, nil))
 		h.end(r)
 		left = request()
 		taken = h.take(left)
@@ -428,34 +449,32 @@ func TestReservation(t *testing.T) {
 		require.Equal(t, 3, left.Limit, "what was not stored takes none any more")
 	})
 	t.Run("a Claim that does not look knows what the last one has seen", func(t *testing.T) {
-		h, left := looking(t)
-		h.leave(*left, true, true, lookEvery/2)
+		h, taken, left := looking(t)
+		h.leave(taken, *left, true, lookEvery/2)
 		next := h.take(request()).next
 		require.LessOrEqual(t, next, lookEvery/2)
 		h.due = time.Now()
 		require.True(t, h.take(request()).look)
 	})
 	t.Run("a Claim that had no room for suspects is followed by one that has", func(t *testing.T) {
-		h, left := looking(t)
+		h, first, left := looking(t)
 		left.Suspects = 0 // it has found one
-		h.leave(*left, true, true, 0)
-		require.True(t, h.take(request()).look)
-		h.leave(*request(), true, true, 0)
+		h.leave(first, *left, true, 0)
+		second := h.take(request())
+		require.True(t, second.look)
+		h.leave(second, *request(), true, 0)
 		require.False(t, h.take(request()).look)
 	})
 	t.Run("what a Claim finds that looks at the same time may be more than it has room for", func(t *testing.T) {
-		h, r := setUp()
-		h.end(r)
-		h.miss()
-		first := h.take(request())
-		require.True(t, first.look)
+		h, first, _ := looking(t)
 		second := h.take(request())
 		require.False(t, second.look)
 		require.LessOrEqual(t, second.next, debounce)
 		h.fail(first)
-		h.leave(*request(), false, false, 0)
-		require.True(t, h.take(request()).look)
-		h.leave(*request(), true, true, 0)
+		h.leave(second, *request(), false, 0)
+		third := h.take(request())
+		require.True(t, third.look)
+		h.leave(third, *request(), true, 0)
 		require.Greater(t, h.take(request()).next, debounce)
 	})
 	t.Run("what was stored before Notify has begun could not be heard of", func(t *testing.T) {
@@ -469,15 +488,15 @@ func TestReservation(t *testing.T) {
 	t.Run("if nothing is to be claimed any more, all is given back", func(t *testing.T) {
 		h, r := setUp()
 		require.Empty(t, h.withdraw())
-		require.Equal(t, claims, h.hand(r, claims, true))
+		require.Equal(t, claims, h.hand(r, claims, nil))
 		h.end(r)
 		require.Empty(t, h.take(request()).handed)
 	})
 	t.Run("nor is what is stored of a subscriber of which nothing is to be claimed", func(t *testing.T) {
 		h, r := setUp()
 		require.Empty(t, h.withdraw("b"))
-		both := slices.Concat(claims, []outhook.Claim{{Delivery: outhook.Delivery{ID: outhook.DeliveryID{Subscriber: "b"}}}})
-		require.Equal(t, both[1:], h.hand(r, both, true))
+		both := slices.Concat(claims, []outhook.Claim{{Delivery: of("b")[0]}})
+		require.Equal(t, both[1:], h.hand(r, both, nil))
 		taken := h.take(request())
 		require.Equal(t, claims[0].ID, taken.claims()[0].ID)
 		require.Len(t, taken.handed, 1)
@@ -490,14 +509,14 @@ func TestReservation(t *testing.T) {
 		h.take(left)
 		require.Equal(t, 4, left.Limit)
 		h.timer = time.NewTimer(time.Hour) // is slow
-		require.Empty(t, h.hand(r, claims, true))
+		require.Empty(t, h.hand(r, claims, nil))
 		taken := h.take(request())
 		require.Empty(t, taken.handed)
 		require.Equal(t, claims, taken.late)
 	})
 	t.Run("what was withdrawn meanwhile does not wait after a Claim that has failed", func(t *testing.T) {
 		h, r := setUp()
-		require.Empty(t, h.hand(r, claims, true))
+		require.Empty(t, h.hand(r, claims, nil))
 		h.miss()
 		taken := h.take(request())
 		require.Len(t, taken.handed, 1)
@@ -511,10 +530,54 @@ func TestReservation(t *testing.T) {
 		h.miss()
 		none := request()
 		none.Limit = 1
-		require.True(t, h.take(none).look)
+		taken := h.take(none)
+		require.True(t, taken.look)
 		none.Limit = 0 // it has found something
-		h.leave(*none, true, false, 0)
-		require.Nil(t, h.reserve([]outhook.Delivery{{ID: outhook.DeliveryID{Subscriber: "a"}}}).leases)
+		h.leave(taken, *none, false, 0)
+		require.Nil(t, h.reserve(of("a")).leases)
+		taken = h.take(request())
+		require.True(t, taken.look)
+		require.Nil(t, h.reserve(of("a")).leases, "not even while the next one looks: there is more to be found")
+		h.leave(taken, *request(), true, 0)
+		require.Equal(t, []bool{true}, h.reserve(of("a")).leases)
+	})
+	t.Run("what is stored while a Claim looks takes its room, too, and waits for more if both did", func(t *testing.T) {
+		h, taken, left := looking(t)
+		r := h.reserve(of("a", "a", "a", "b"))
+		require.Equal(t, []bool{true, true, false, true}, r.leases)
+		stored := []outhook.Claim{{Delivery: of("a")[0], Token: 1}, {Delivery: of("a")[0], Token: 2}, {Delivery: of("b")[0], Token: 3}}
+		require.Equal(t, map[string]int{"a": 2}, left.Room, "of the Claim itself")
+		left.Limit, left.Room = 3, map[string]int{"a": 1} // it has found one
+		h.leave(taken, *left, true, 0)
+		require.Empty(t, h.hand(r, stored, []int{2}))
+		h.end(r)
+		require.Equal(t, []bool{false, true, false}, h.reserve(of("a", "c", "d")).leases, "a has taken all that was left of it, b one more")
+
+		one := request()
+		one.Room["a"] = 1
+		next := h.take(one)
+		require.Equal(t, []int64{1, 3}, tokens(next.claims()))
+		require.Empty(t, next.late)
+		h.leave(next, *one, false, 0)
+		next = h.take(request())
+		require.Equal(t, []int64{2}, tokens(next.claims()))
+	})
+	t.Run("what is stored of a subscriber that has no room is looked for when it has", func(t *testing.T) {
+		h, taken, left := looking(t)
+		left.Room["a"] = 0 // two were found
+		h.leave(taken, *left, true, 0)
+		r := h.reserve(of("a"))
+		require.Equal(t, map[int]string{0: "a"}, r.full)
+		none := request()
+		none.Room["a"] = 0
+		require.True(t, h.take(none).idle)
+		require.Empty(t, h.hand(r, nil, []int{0}))
+		require.True(t, h.take(none).idle)
+		taken = h.take(request())
+		require.True(t, taken.look)
+		require.Empty(t, h.hand(r, nil, []int{0}))
+		h.leave(taken, *request(), true, 0)
+		require.True(t, h.take(request()).look, "it was stored after the look had begun")
 	})
 }
 

@@ -20,6 +20,7 @@ type company struct {
 	healthy int
 	others  []treatment
 	timeout time.Duration // of an attempt; zero: the default
+	rounds  int
 }
 
 // hung is one subscriber of 20 that hangs all the time.
@@ -29,12 +30,13 @@ func hung() company {
 		stores:  []string{memory, sqlite, postgres},
 		healthy: 19,
 		others:  []treatment{{hang: true}},
+		rounds:  5,
 	}
 }
 
 // unhealthy is 15 subscribers of 100 that hang until the timeout, fail, or want a pause.
 func unhealthy() company {
-	c := company{name: "health", stores: []string{memory, postgres}, healthy: 85, timeout: 2 * time.Second}
+	c := company{name: "health", stores: []string{memory, postgres}, healthy: 85, timeout: 2 * time.Second, rounds: 3}
 	for _, t := range []treatment{
 		{hang: true},
 		{status: http.StatusInternalServerError},
@@ -66,7 +68,7 @@ func (b *bench) beside(ctx context.Context, c company, store string) error {
 	if err != nil {
 		return err
 	}
-	rounds := min(b.plan.rounds, b.plan.long)
+	rounds := min(b.plan.rounds, b.plan.long, c.rounds)
 	alone := c
 	alone.others = nil
 	var throughput, p99 series

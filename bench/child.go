@@ -69,7 +69,11 @@ func beChild() bool {
 		(&simulation{simulationPlan: *p.Simulation}).be(json.NewEncoder(os.Stdout))
 	}
 	if err == nil {
-		err = p.serve(context.Background(), os.Stdin, json.NewEncoder(os.Stdout))
+		// Waiting in a read would keep the runtime awake for a while.
+		err = syscall.SetNonblock(int(os.Stdin.Fd()), true)
+	}
+	if err == nil {
+		err = p.serve(context.Background(), os.NewFile(os.Stdin.Fd(), "orders"), json.NewEncoder(os.Stdout))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: child:", err)

@@ -26,6 +26,7 @@ type plan struct {
 	body        int // bytes
 
 	least      int           // deliveries of those who make many in a second
+	tries      int           // of those in a round
 	long       int           // rounds of scenarios that take long
 	waiting    int           // for each subscriber that hangs or fails
 	steady     time.Duration // of a load at half the capacity
@@ -69,7 +70,7 @@ func parse(args []string) (p plan, err error) {
 	if p.n == 0 {
 		p.n = pick(*quick, 2_500, 20_000)
 	}
-	p.least = pick(*quick, 6_000, 20_000)
+	p.least, p.tries = pick(*quick, 6_000, 20_000), pick(*quick, 1, 3)
 	p.long = pick(*quick, 2, 5)
 	p.waiting = pick(*quick, 1_000, 10_000)
 	p.steady, p.idle = 1500*time.Millisecond, 10*time.Second

@@ -27,7 +27,7 @@ func signing(ctx context.Context, b *bench) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // spend collects in between
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // or idle threads look for work, at random
 	var ratio, allocs, bare, ours series
-	for range 2*b.plan.rounds + 1 {
+	for range b.plan.rounds + 2 {
 		var signed, unsigned, alone run
 		for part := range parts {
 			for least, measure := range map[*run]func() (run, error){

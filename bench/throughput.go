@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -61,14 +62,24 @@ func (b *bench) compare(ctx context.Context, scenario string) (map[string][]run,
 			n = max(n/10, 1)
 		}
 		b.last = round == b.plan.rounds
+		tries := make(map[string][]run)
+		for try := range b.plan.tries {
+			for _, name := range names {
+				if try > 0 && !isQuick(name) {
+					continue
+				}
+				r, err := b.measure(ctx, name, scenario, b.enough(name, n))
+				if err != nil {
+					return nil, fmt.Errorf("%s of %s: %w", scenario, name, err)
+				}
+				tries[name] = append(tries[name], r)
+			}
+		}
+		if round == 0 {
+			continue
+		}
 		for _, name := range names {
-			r, err := b.measure(ctx, name, scenario, b.enough(name, n))
-			if err != nil {
-				return nil, fmt.Errorf("%s of %s: %w", scenario, name, err)
-			}
-			if round == 0 {
-				continue
-			}
+			r := middle(tries[name])
 			runs[name] = append(runs[name], r)
 			ratio := r.perSecond / runs[nethttp][len(runs[nethttp])-1].perSecond
 			b.logf("%-6s %-8s %v  ratio %.2f", scenario, name, r, ratio)
@@ -77,9 +88,19 @@ func (b *bench) compare(ctx context.Context, scenario string) (map[string][]run,
 	return runs, nil
 }
 
+// isQuick reports whether a contender makes many in a second, so that a measurement of it is
+// soon done, and easily disturbed: it has more deliveries to make, and several tries.
+func isQuick(name string) bool { return name == nethttp || name == prepared || name == memory }
+
+// middle returns the run that was neither faster than most nor slower.
+func middle(tries []run) run {
+	slices.SortFunc(tries, func(a, b run) int { return cmp.Compare(a.perSecond, b.perSecond) })
+	return tries[len(tries)/2]
+}
+
 // enough is n, but more for those who are done with that before it can be timed well.
 func (b *bench) enough(name string, n int) int {
-	if (name == nethttp || name == prepared || name == memory) && !b.plan.strict {
+	if isQuick(name) && !b.plan.strict {
 		return max(n, b.plan.least*1024/max(len(b.body), 1024))
 	}
 	return n

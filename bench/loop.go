@@ -22,7 +22,9 @@ func (l *loop) enqueue(_ context.Context, n int) error {
 }
 
 func (l *loop) drain(ctx context.Context, _ *tally) error {
-	return inTurns(ctx, l.plan.concurrency, l.n, func(ctx context.Context, i int) error {
+	n := l.n
+	l.n = 0
+	return inTurns(ctx, l.plan.concurrency, n, func(ctx context.Context, i int) error {
 		return l.send(ctx, newID(), i, 1)
 	})
 }

@@ -33,7 +33,7 @@ func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 func millis(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
 // measure opens a contender, and times how it drains a backlog of n deliveries or has
-// them flow.
+// them flow. It has made some before: connections are opened and statements prepared then.
 func (b *bench) measure(ctx context.Context, name, scenario string, n int) (r run, err error) {
 	c, err := b.open(ctx, name)
 	if err != nil {
@@ -44,21 +44,35 @@ func (b *bench) measure(ctx context.Context, name, scenario string, n int) (r ru
 			err = e
 		}
 	}()
-	if scenario == drain {
-		if err := c.enqueue(ctx, n); err != nil {
-			return r, err
+	prepare := func(n int) error {
+		if scenario == drain {
+			return c.enqueue(ctx, n)
 		}
+		return nil
+	}
+	deliver := func(n int) (run, error) {
+		return b.timed(ctx, name == postgres || name == riverJob, n, func(t *tally) error {
+			if scenario == drain {
+				return c.drain(ctx, t)
+			}
+			return b.flow(ctx, name, c, n, t)
+		})
+	}
+	few := max(n/10, 1)
+	if err := prepare(few); err != nil {
+		return r, err
+	}
+	if _, err := deliver(few); err != nil {
+		return r, fmt.Errorf("warming up: %w", err)
+	}
+	if err := prepare(n); err != nil {
+		return r, err
 	}
 	stop, err := b.profile(scenario + "-" + name)
 	if err != nil {
 		return r, err
 	}
-	r, err = b.timed(ctx, name == postgres || name == riverJob, n, func(t *tally) error {
-		if scenario == drain {
-			return c.drain(ctx, t)
-		}
-		return b.flow(ctx, name, c, n, t)
-	})
+	r, err = deliver(n)
 	return r, errors.Join(err, stop())
 }
 

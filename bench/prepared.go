@@ -60,7 +60,9 @@ func (b *bench) openPrepared() (contender, error) {
 }
 
 func (l *preparedLoop) drain(ctx context.Context, _ *tally) error {
-	return inTurns(ctx, l.plan.concurrency, l.n, func(ctx context.Context, i int) error {
+	n := l.n
+	l.n = 0
+	return inTurns(ctx, l.plan.concurrency, n, func(ctx context.Context, i int) error {
 		p := l.spare.Get().(*preparedRequest)
 		defer l.spare.Put(p)
 		id, timestamp := newID(), strconv.FormatInt(time.Now().Unix(), 10)

@@ -56,27 +56,20 @@ func (b *bench) compare(ctx context.Context, scenario string) (map[string][]run,
 	if scenario == drain {
 		names = slices.Insert(names, 1, prepared)
 	}
-	for round := range b.plan.rounds + 1 {
-		n := b.plan.n
-		if round == 0 { // to warm up
-			n = max(n/10, 1)
-		}
-		b.last = round == b.plan.rounds
+	for round := range b.plan.rounds {
+		b.last = round == b.plan.rounds-1
 		tries := make(map[string][]run)
 		for try := range b.plan.tries {
 			for _, name := range names {
 				if try > 0 && !isQuick(name) {
 					continue
 				}
-				r, err := b.measure(ctx, name, scenario, b.enough(name, n))
+				r, err := b.measure(ctx, name, scenario, b.enough(name, b.plan.n))
 				if err != nil {
 					return nil, fmt.Errorf("%s of %s: %w", scenario, name, err)
 				}
 				tries[name] = append(tries[name], r)
 			}
-		}
-		if round == 0 {
-			continue
 		}
 		for _, name := range names {
 			r := middle(tries[name])

@@ -25,6 +25,10 @@
 // that looks for a tenant there. One that is cancelled returns at once; what it asked for
 // may be stored after that.
 //
+// A Send that repeats an earlier one, under the same event ID, is found out by a unique index,
+// once a minute at most: the server logs that as an error. For a minute after that, what is sent
+// is looked for before it is stored.
+//
 // # Sends beside a worker
 //
 // While [Store.Notify] is called, by a Dispatcher that runs, what is sent through the same

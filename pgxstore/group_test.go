@@ -38,6 +38,46 @@ func waiting(t *testing.T, s *Store, n int) {
 	}, time.Minute, time.Millisecond)
 }
 
+// TestEnqueueKnown shows that what is known is found by failing once, and then, as long as
+// something is known now and then, by looking for it before.
+func TestEnqueueKnown(t *testing.T) {
+	s, seen := watch(t, newStore(t, nil))
+	const fails, looks, more = "insertNew", "insertIfNew", "insertMissing"
+	texts := map[string]string{s.sql(insertNew): fails, s.sql(insertIfNew): looks, s.sql(insertMissing): more}
+	made := func() (names []string) {
+		for _, st := range seen.statements {
+			if name, ok := texts[st.sql]; ok {
+				names = append(names, name)
+			}
+		}
+		seen.statements = nil
+		return names
+	}
+	again := func(subscribers ...string) {
+		var list []outhook.Delivery
+		for _, name := range subscribers {
+			list = append(list, newDelivery(t, "e", name))
+		}
+		known, err := s.Enqueue(t.Context(), list)
+		require.NoError(t, err)
+		require.Equal(t, list[0].ID, known[0])
+		require.Len(t, known, 1)
+	}
+	enqueueNamed(t, s, "e", "a")
+	require.Equal(t, []string{fails}, made())
+	again("a", "b")
+	require.Equal(t, []string{fails, more}, made())
+	again("a", "c")
+	require.Equal(t, []string{looks, more}, made())
+	require.Equal(t, 3, count(t, s, "delivery"))
+	enqueueNamed(t, s, "f", "a", "b")
+	require.Equal(t, []string{looks}, made())
+	s.repeated.Store(new(time.Now().Add(-repeatTime)))
+	again("a", "d")
+	require.Equal(t, []string{fails, more}, made())
+	require.Equal(t, 6, count(t, s, "delivery"))
+}
+
 // TestGroup: calls that wait are stored in one transaction, and each learns what was known
 // of its own deliveries.
 func TestGroup(t *testing.T) {

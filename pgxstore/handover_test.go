@@ -39,13 +39,13 @@ func enqueue(t *testing.T, s outhook.Enqueuer, subscribers ...string) {
 }
 
 // enqueueNamed stores a delivery of an event for each subscriber.
-func enqueueNamed(t *testing.T, s outhook.Enqueuer, event string, subscribers ...string) {
+func enqueueNamed(t testing.TB, s outhook.Enqueuer, event string, subscribers ...string) {
 	t.Helper()
 	var list []outhook.Delivery
 	for _, name := range subscribers {
 		list = append(list, newDelivery(t, event, name))
 	}
-	_, err := s.Enqueue(t.Context(), list)
+	_, err := s.Enqueue(context.Background(), list)
 	require.NoError(t, err)
 }
 

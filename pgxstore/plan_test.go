@@ -91,8 +91,23 @@ func claimStatements(t testing.TB, s *Store, request outhook.ClaimRequest) (list
 			watched.lanes.plains = 0
 		}
 	}
-	for _, st := range seen.statements {
-		if text := strings.TrimSpace(st.sql); strings.Contains(text, quote(s.options.Schema)) && !strings.HasPrefix(text, "select setval") {
+	return seen.ofTables(s)
+}
+
+// enqueueStatements are those of calls of Enqueue that know what they are given, or do not.
+func enqueueStatements(t testing.TB, s *Store) []statement {
+	t.Helper()
+	watched, seen := watch(t, s)
+	for _, names := range [][]string{{"x", "y"}, {"x"}, {"x", "z"}} {
+		enqueueNamed(t, watched, "planned", names...)
+	}
+	return seen.ofTables(s)
+}
+
+// ofTables are the statements seen that need a plan.
+func (s *spy) ofTables(of *Store) (list []statement) {
+	for _, st := range s.statements {
+		if text := strings.TrimSpace(st.sql); strings.Contains(text, quote(of.options.Schema)) && !strings.HasPrefix(text, "select setval") {
 			list = append(list, st)
 		}
 	}
@@ -128,7 +143,7 @@ func (n planNode) faults() (list []string) {
 	case "Sort", "Incremental Sort", "Hash Join", "Merge Join":
 		for _, p := range n.Plans {
 			for _, q := range append(p.Plans, p) { // of a hash join, behind the Hash
-				if large(q.Relation) && q.Type != "Tid Scan" {
+				if large(q.Relation) && q.Type != "Tid Scan" && q.Type != "ModifyTable" {
 					list = append(list, n.Type+" over "+q.Relation)
 				}
 			}
@@ -140,7 +155,7 @@ func (n planNode) faults() (list []string) {
 	return list
 }
 
-// TestPlans holds the plans of Claim and Finish, whatever the planner knows
+// TestPlans holds the plans of Enqueue, Claim and Finish, whatever the planner knows
 // of the tables.
 func TestPlans(t *testing.T) {
 	const n = 60_000
@@ -175,12 +190,13 @@ func TestPlans(t *testing.T) {
 			prepare(t, s)
 			statements := claimStatements(t, s, request)
 			require.GreaterOrEqual(t, len(statements), 7, "look, pick, hold, lease, payloads, next, lock, apply")
+			statements = append(statements, enqueueStatements(t, s)...)
 			plain, made := name == "without order keys", map[string]bool{}
 			for _, st := range statements {
 				made[st.sql] = true
 			}
 			for text, wanted := range map[string]bool{
-				lookLanes: true, knownLanes: true, deliverRows: true, applyOutcomes: true,
+				insertNew: true, insertIfNew: true, insertMissing: true, lookLanes: true, knownLanes: true, deliverRows: true, applyOutcomes: true,
 				leasePlain: plain, nextIfShort: plain, pickPlain: plain, leaseRows: plain, nextPlain: plain, pickKeyed: !plain, leaseOrdered: !plain, nextKeyed: !plain,
 			} {
 				require.Equal(t, wanted, made[s.sql(text)], text)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,6 +46,7 @@ type Store struct {
 	lanes      seenLanes
 	group      *group
 	handover   handover
+	repeated   atomic.Pointer[time.Time] // when something was stored last that was known
 
 	snapshots   stored.Snapshots
 	payloads    *stored.Payloads

@@ -10,7 +10,7 @@ import (
 // bodies compares drains of larger bodies, of fewer deliveries.
 func bodies(ctx context.Context, b *bench) error {
 	defer func(p plan, body []byte) { b.plan, b.body = p, body }(b.plan, b.body)
-	b.plan.rounds = min(b.plan.rounds, b.plan.long, 3)
+	b.plan.rounds, b.plan.tries = min(b.plan.rounds, b.plan.long, 3), 1
 	n := b.plan.n
 	for _, s := range []struct{ kib, fewer int }{{20, 8}, {256, 80}} {
 		b.body = text(s.kib << 10)

@@ -27,7 +27,7 @@ func throughput(scenario string) func(ctx context.Context, b *bench) error {
 		case single:
 			defer func(p plan) { b.plan = p }(b.plan)
 			b.plan.fanout, b.plan.senders = 1, 4*b.plan.senders
-			b.plan.n = (b.plan.n + 3) / 4
+			b.plan.n, b.plan.tries = (b.plan.n+3)/4, 1
 		}
 		runs, err := b.compare(ctx, scenario)
 		if err != nil {
@@ -61,7 +61,7 @@ func (b *bench) compare(ctx context.Context, scenario string) (map[string][]run,
 		tries := make(map[string][]run)
 		for try := range b.plan.tries {
 			for _, name := range names {
-				if try > 0 && !isQuick(name) {
+				if try > 0 && name == riverJob { // which takes long enough
 					continue
 				}
 				r, err := b.measure(ctx, name, scenario, b.enough(name, b.plan.n))
@@ -82,7 +82,7 @@ func (b *bench) compare(ctx context.Context, scenario string) (map[string][]run,
 }
 
 // isQuick reports whether a contender makes many in a second, so that a measurement of it is
-// soon done, and easily disturbed: it has more deliveries to make, and several tries.
+// soon done.
 func isQuick(name string) bool { return name == nethttp || name == prepared || name == memory }
 
 // middle returns the run that was neither faster than most nor slower.

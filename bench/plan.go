@@ -26,7 +26,7 @@ type plan struct {
 	body        int // bytes
 
 	least      int           // deliveries of those who make many in a second
-	tries      int           // of a short measurement in a round; the middle one counts
+	tries      int           // of those in a round; the middle one counts
 	long       int           // rounds of scenarios that take long
 	waiting    int           // for each subscriber that hangs or fails
 	steady     time.Duration // of a load at half the capacity

@@ -19,6 +19,22 @@ func ownCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// threadTimes is how long the threads of this process have had a processor, and waited for one.
+type threadTimes struct{ ran, waited time.Duration }
+
+// ownThreads returns zeros where /proc does not tell.
+func ownThreads() (sum threadTimes) {
+	entries, _ := os.ReadDir("/proc/self/task")
+	for _, e := range entries {
+		line, _ := os.ReadFile("/proc/self/task/" + e.Name() + "/schedstat")
+		var ran, waited int64 // nanoseconds
+		_, _ = fmt.Sscan(string(line), &ran, &waited)
+		sum.ran += time.Duration(ran)
+		sum.waited += time.Duration(waited)
+	}
+	return sum
+}
+
 // processes returns how to ask what all processes of the server have spent, those that
 // have ended included. It is 0 where /proc does not tell.
 func (s *databaseServer) processes(ctx context.Context) func() time.Duration {

@@ -25,9 +25,9 @@
 // that looks for a tenant there. One that is cancelled returns at once; what it asked for
 // may be stored after that.
 //
-// A Send that repeats an earlier one, under the same event ID, is found out by a unique index,
-// once a minute at most: the server logs that as an error. For a minute after that, what is sent
-// is looked for before it is stored.
+// A Send that repeats an earlier one, under the same event ID, is found out by a unique index:
+// the server logs that as an error, with the ID. For a minute after that, what is sent is looked
+// for before it is stored, so that this is seldom logged more often.
 //
 // # Sends beside a worker
 //

@@ -49,7 +49,7 @@ const leaseBudget = 10 * time.Second
 
 // repeatTime is for how long after something that was known all is looked for before it is
 // stored. Mostly nothing is known: then this would cost a sixth of the statement. But each
-// failure is a line in the server's log, and rows for vacuum.
+// failure is a line in the server's log, with the event's ID, and rows for vacuum.
 const repeatTime = time.Minute
 
 // enqueueNew stores deliveries that are all new, leases those that are reserved, and commits
@@ -72,7 +72,7 @@ func (s *Store) enqueueNew(ctx context.Context, deliveries []outhook.Delivery, s
 			rows.lease = reserved.leases
 		}
 		statement := insertNew
-		if at := s.repeated.Load(); at != nil && time.Since(*at) < repeatTime {
+		if at := s.repeated.Load(); s.logged || at != nil && time.Since(*at) < repeatTime {
 			statement = insertIfNew
 		}
 		batch := &pgx.Batch{}

@@ -76,6 +76,16 @@ func TestEnqueueKnown(t *testing.T) {
 	again("a", "d")
 	require.Equal(t, []string{fails, more}, made())
 	require.Equal(t, 6, count(t, s, "delivery"))
+
+	config := s.pool.Config()
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // values would be logged
+	pool, err := newPoolOf(config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	s, err = New(pool, &s.options)
+	require.NoError(t, err)
+	again("a", "e")
+	require.Equal(t, []string{looks, more}, made())
 }
 
 // TestGroup: calls that wait are stored in one transaction, and each learns what was known

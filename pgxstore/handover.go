@@ -21,10 +21,11 @@ const (
 // if it has heard of nothing since the last look. All this happens only while Notify is called:
 // when that ends, with the Run that calls it or with its connection, what waits is given back.
 //
-// A Claim that looks leaves all of its room meanwhile, if the last one has found all: mostly
-// there is little to find. Else what is stored meanwhile would need another look, and what is
-// stored during that one a third. If both take the same room, what was handed over waits for
-// more.
+// While a Claim looks, Enqueue may take the same room, but for subscribers of which the last
+// look has not found all, and if that was soon over and no more than its Limit was due: then
+// there is little to find. If Enqueue had none, what is stored meanwhile would need another
+// look, and what is stored during that one a third. If both take the same room, what was handed
+// over waits for more.
 //
 // For the database, such a lease begins with Enqueue. What another process changes after
 // that, a standing or by Cancel, comes too late for it. No other process is told of it: each
@@ -40,7 +41,8 @@ type handover struct {
 	waiting  []handed        // for the next Claim
 	timer    *time.Timer     // calls expire; nil: nothing has waited lately
 	looked   time.Time       // when a Claim looked last; zero: it has not found all, or there is more since
-	foundAll bool            // the latest look has
+	latest   time.Time       // the same, whatever it has found
+	calm     bool            // it was soon over, and nothing is known to be due for which there is room
 	due      time.Time       // when something will be that it has seen; zero: nothing
 	full     map[string]bool // the subscribers for which it had no room left, or one has stored something since and had none
 	suspects bool            // it had none left for suspects
@@ -58,12 +60,13 @@ type handed struct {
 // A reservation is the room that an Enqueue has taken.
 type reservation struct {
 	at        time.Time
-	leases    []bool          // which deliveries are to be leased; nil: none
-	full      map[int]string  // those for whose subscriber, by name, there was no room
-	room      map[string]int  // that they take, by subscriber
-	lease     time.Duration   // that their Claim may have; the row is leased for longer, by patience
-	withdrawn bool            // none of them is to wait for a Claim
-	refused   map[string]bool // the subscribers of which none is to
+	from      *outhook.ClaimRequest // where it has taken it
+	leases    []bool                // which deliveries are to be leased; nil: none
+	full      map[int]string        // those for whose subscriber, by name, there was no room
+	room      map[string]int        // that they take, by subscriber
+	lease     time.Duration         // that their Claim may have; the row is leased for longer, by patience
+	withdrawn bool                  // none of them is to wait for a Claim
+	refused   map[string]bool       // the subscribers of which none is to
 }
 
 // reserve takes room for those of deliveries that may be leased at once: that are due and
@@ -75,7 +78,7 @@ func (h *handover) reserve(deliveries []outhook.Delivery) *reservation {
 	if h.room == nil {
 		return r
 	}
-	r.leases, r.full, r.room, r.lease = make([]bool, len(deliveries)), make(map[int]string), make(map[string]int), h.room.Lease
+	r.from, r.leases, r.full, r.room, r.lease = h.room, make([]bool, len(deliveries)), make(map[int]string), make(map[string]int), h.room.Lease
 	for i := range deliveries {
 		d := &deliveries[i]
 		switch subscriber := d.ID.Subscriber; {
@@ -95,14 +98,20 @@ func (h *handover) reserve(deliveries []outhook.Delivery) *reservation {
 	return r
 }
 
-// end gives the room of a reservation back.
+// end gives the room of a reservation back, unless it was handed over.
 func (h *handover) end(r *reservation) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.room != nil && h.room == r.from && slices.Contains(h.reserved, r) {
+		for subscriber, n := range r.room {
+			h.room.Limit += n
+			h.room.Room[subscriber] += n
+		}
+	}
 	h.free(r)
 }
 
-// free gives the room of a reservation back. h.mu is locked.
+// free has a reservation count no more for the room of Claims. h.mu is locked.
 func (h *handover) free(r *reservation) {
 	h.reserved = slices.DeleteFunc(h.reserved, func(other *reservation) bool { return other == r })
 }
@@ -119,6 +128,10 @@ func (h *handover) hand(r *reservation, leased []outhook.Claim, others []int) (b
 			h.looked = time.Time{}
 		}
 	}
+	if len(leased) == 0 {
+		return nil
+	}
+	h.free(r)
 	var list []handed
 	for i := range leased {
 		if r.withdrawn || r.refused[leased[i].ID.Subscriber] {
@@ -131,7 +144,6 @@ func (h *handover) hand(r *reservation, leased []outhook.Claim, others []int) (b
 		return back
 	}
 	h.wait(list)
-	h.free(r)
 	for _, wake := range h.wakes { // here, so that none is called when Notify has returned
 		(*wake)()
 	}
@@ -189,10 +201,7 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	if t.next = until.Sub(now); len(h.wakes) == 0 || t.next <= 0 {
 		t.look, t.next = true, debounce
 	}
-	for subscriber := range h.full {
-		t.look = t.look || roomOf(request, subscriber) > 0
-	}
-	t.look = t.look || h.suspects && request.Suspects > 0
+	t.look = t.look || h.opened(request) || h.suspects && request.Suspects > 0
 	if h.looking > 0 { // it may find more than it has room for
 		t.next = min(t.next, debounce)
 	}
@@ -222,15 +231,38 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 		}
 	}
 	if t.look = t.look && request.Limit > 0; t.look {
-		h.looked, h.full = now, nil // before what is stored meanwhile says that there is more
-		h.looking++
-		if h.foundAll {
+		if h.calm {
 			room := *request
 			room.Room = maps.Clone(request.Room)
+			for subscriber := range h.full {
+				room.Room[subscriber] = 0
+			}
 			h.offer(&room)
 		}
+		h.looked, h.latest, h.full = now, now, nil // before what is stored meanwhile says that there is more
+		h.looking++
 	}
 	return t
+}
+
+// opened reports whether a subscriber that had no room has some now, beside what waits and
+// what is reserved. h.mu is locked.
+func (h *handover) opened(request *outhook.ClaimRequest) bool {
+	for subscriber := range h.full {
+		room := roomOf(request, subscriber)
+		for i := 0; i < len(h.waiting) && room > 0; i++ {
+			if h.waiting[i].claim.ID.Subscriber == subscriber {
+				room--
+			}
+		}
+		for _, r := range h.reserved {
+			room -= r.room[subscriber]
+		}
+		if room > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // offer leaves room to Enqueue, if it may have any. h.mu is locked.
@@ -258,10 +290,12 @@ func (h *handover) leave(t taken, room outhook.ClaimRequest, all bool, next time
 	defer h.mu.Unlock()
 	if h.room = nil; t.look {
 		h.looking--
-		h.foundAll = all
-		h.suspects = room.Suspects <= 0
-		if h.due = (time.Time{}); next > 0 {
-			h.due = time.Now().Add(next)
+		if now := time.Now(); !t.at.Before(h.latest) {
+			h.calm = all && now.Sub(t.at) < h.patience/4
+			h.suspects = room.Suspects <= 0
+			if h.due = (time.Time{}); next > 0 {
+				h.due = now.Add(next)
+			}
 		}
 		for subscriber, n := range room.Room {
 			if n <= 0 {
@@ -302,6 +336,7 @@ func (h *handover) fail(t taken) (back []outhook.Claim) {
 	h.looked, h.room = time.Time{}, nil
 	if t.look {
 		h.looking--
+		h.calm = false
 	}
 	if len(h.wakes) == 0 || h.changes != t.before {
 		return t.claims()

@@ -552,6 +552,7 @@ func TestReservation(t *testing.T) {
 		require.Empty(t, h.hand(r, stored, []int{2}))
 		h.end(r)
 		require.Equal(t, []bool{false, true, false}, h.reserve(of("a", "c", "d")).leases, "a has taken all that was left of it, b one more")
+		require.Empty(t, h.reserve(of("e")).full, "there is no room for any")
 
 		one := request()
 		one.Room["a"] = 1
@@ -561,6 +562,84 @@ func TestReservation(t *testing.T) {
 		h.leave(next, *one, false, 0)
 		next = h.take(request())
 		require.Equal(t, []int64{2}, tokens(next.claims()))
+	})
+	t.Run("what takes room while a Claim looks does not before it has left the rest and again after", func(t *testing.T) {
+		h, before := setUp() // one of a and one of b
+		h.miss()
+		left := request()
+		taken := h.take(left)
+		require.True(t, taken.look)
+		during := h.reserve(of("b"))
+		require.Empty(t, h.hand(during, []outhook.Claim{{Delivery: of("b")[0]}}, nil))
+		h.leave(taken, *left, true, 0)
+		require.Equal(t, 1, h.room.Limit, "of 4")
+		require.Equal(t, map[string]int{"a": 1, "b": all.PerSubscriber - 2}, h.room.Room)
+		h.end(before)
+		require.Equal(t, 1, h.room.Limit, "it had another one's room")
+	})
+	t.Run("a subscriber has no room that others wait for", func(t *testing.T) {
+		h, taken, left := looking(t)
+		left.Room["a"] = 1
+		h.leave(taken, *left, true, 0)
+		r := h.reserve(of("a", "a"))
+		require.Equal(t, []bool{true, false}, r.leases)
+		require.Empty(t, h.hand(r, claims, []int{1}))
+		one := request()
+		one.Room["a"] = 1
+		require.False(t, h.take(one).look)
+		h.waiting, one.Room["a"] = nil, 1
+		h.reserved = []*reservation{{room: map[string]int{"a": 1}}}
+		require.False(t, h.take(one).look)
+		require.True(t, h.take(request()).look)
+	})
+	t.Run("what was not stored gives the room back", func(t *testing.T) {
+		h, r := setUp()
+		require.Equal(t, 2, h.room.Limit)
+		h.end(r)
+		require.Equal(t, 4, h.room.Limit)
+		require.Equal(t, map[string]int{"a": 2, "b": all.PerSubscriber}, h.room.Room)
+	})
+	t.Run("while a Claim looks nobody has the room of subscribers that the last one has not found all of", func(t *testing.T) {
+		h, first, left := looking(t)
+		left.Room["a"] = 0 // two were found
+		h.leave(first, *left, true, 0)
+		second := h.take(request())
+		require.True(t, second.look)
+		require.Equal(t, []bool{false, true}, h.reserve(of("a", "b")).leases)
+		h.leave(second, *request(), true, 0)
+		require.Equal(t, []bool{true}, h.reserve(of("a")).leases, "there were no more")
+	})
+	t.Run("nor any, if the last one took long or has failed", func(t *testing.T) {
+		h, first, left := looking(t)
+		h.patience = time.Nanosecond
+		h.leave(first, *left, true, 0)
+		h.patience = time.Hour
+		require.Equal(t, []bool{true}, h.reserve(of("a")).leases)
+		h.miss()
+		second := h.take(request())
+		require.Nil(t, h.reserve(of("a")).leases)
+		h.leave(second, *request(), true, 0)
+		h.miss()
+		third := h.take(request())
+		require.Equal(t, []bool{true}, h.reserve(of("a")).leases)
+		h.fail(third)
+		require.Nil(t, h.reserve(of("b")).leases)
+		require.True(t, h.take(request()).look)
+		require.Nil(t, h.reserve(of("b")).leases)
+	})
+	t.Run("what a Claim has seen counts more than what an earlier one has", func(t *testing.T) {
+		h, first, left := looking(t)
+		h.miss()
+		second, after := request(), h.latest
+		taken := h.take(second)
+		require.True(t, taken.look)
+		require.True(t, h.latest.After(after))
+		second.Suspects = 0
+		h.leave(taken, *second, false, time.Minute)
+		h.leave(first, *left, true, 0)
+		require.False(t, h.calm)
+		require.True(t, h.suspects)
+		require.NotZero(t, h.due)
 	})
 	t.Run("what is stored of a subscriber that has no room is looked for when it has", func(t *testing.T) {
 		h, taken, left := looking(t)
@@ -577,7 +656,10 @@ func TestReservation(t *testing.T) {
 		require.True(t, taken.look)
 		require.Empty(t, h.hand(r, nil, []int{0}))
 		h.leave(taken, *request(), true, 0)
-		require.True(t, h.take(request()).look, "it was stored after the look had begun")
+		taken = h.take(request())
+		require.True(t, taken.look, "it was stored after the look had begun")
+		h.leave(taken, *request(), true, 0)
+		require.False(t, h.take(request()).look)
 	})
 }
 

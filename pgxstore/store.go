@@ -41,6 +41,7 @@ type Store struct {
 	options Options
 	replace *strings.Replacer // completes statements
 	stopped string            // after how long of standing still a client loses its transaction
+	logged  bool              // a statement that fails is logged with its values
 
 	statements sync.Map // completed, by what they are made of
 	lanes      seenLanes
@@ -91,6 +92,7 @@ func New(pool *pgxpool.Pool, options *Options) (*Store, error) {
 		return nil, errors.New("pgxstore: new: Options.Schema is not 1 to 48 of a-z, 0-9 and '_'")
 	}
 	s.stopped = "10s"
+	s.logged = pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol
 	s.useClock("statement_timestamp()")
 	return s, nil
 }

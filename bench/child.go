@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -49,7 +50,6 @@ type childPlan struct {
 type childReport struct {
 	HeapMiB float64 // what the garbage collector has left
 	PeakMiB float64 // the most of the machine's memory
-	Waits   int64   // how often it went to sleep
 	CPU     time.Duration
 }
 
@@ -69,11 +69,7 @@ func beChild() bool {
 		(&simulation{simulationPlan: *p.Simulation}).be(json.NewEncoder(os.Stdout))
 	}
 	if err == nil {
-		// Waiting in a read would keep the runtime awake for a while.
-		err = syscall.SetNonblock(int(os.Stdin.Fd()), true)
-	}
-	if err == nil {
-		err = p.serve(context.Background(), os.NewFile(os.Stdin.Fd(), "orders"), json.NewEncoder(os.Stdout))
+		err = p.serve(context.Background(), os.Stdin, json.NewEncoder(os.Stdout))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: child:", err)
@@ -175,7 +171,6 @@ func report() childReport {
 	return childReport{
 		HeapMiB: float64(m.HeapInuse) / (1 << 20),
 		PeakMiB: peak(),
-		Waits:   u.Nvcsw,
 		CPU:     time.Duration(u.Utime.Nano() + u.Stime.Nano()),
 	}
 }
@@ -245,6 +240,24 @@ func (c *child) ask(order string) (childReport, error) {
 func (c *child) answer() (r childReport, err error) {
 	err = c.answers.Decode(&r)
 	return r, err
+}
+
+// sleeps is how often its threads have gone to sleep, without waking any. It is -1 where /proc
+// does not tell.
+func (c *child) sleeps() (n int) {
+	dir := fmt.Sprintf("/proc/%d/task", c.cmd.Process.Pid)
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return -1
+	}
+	for _, thread := range threads {
+		status, _ := os.ReadFile(filepath.Join(dir, thread.Name(), "status"))
+		_, rest, _ := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
+		count, _, _ := strings.Cut(rest, "\n")
+		of, _ := strconv.Atoi(strings.TrimSpace(count))
+		n += of
+	}
+	return n
 }
 
 // end lets it finish what it does.

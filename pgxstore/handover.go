@@ -21,11 +21,10 @@ const (
 // if it has heard of nothing since the last look. All this happens only while Notify is called:
 // when that ends, with the Run that calls it or with its connection, what waits is given back.
 //
-// While a Claim looks, Enqueue may take the same room, but for subscribers of which the last
-// look has not found all, and if that was soon over and no more than its Limit was due: then
-// there is little to find. If Enqueue had none, what is stored meanwhile would need another
-// look, and what is stored during that one a third. If both take the same room, what was handed
-// over waits for more.
+// While a Claim looks, Enqueue may take the same room, if the last look was soon over and had
+// room left: then there is little to find, except of subscribers that had none. If Enqueue had
+// to wait, what is stored meanwhile would need another look, and so on without end. If both
+// take the same room, what was handed over waits for more.
 //
 // For the database, such a lease begins with Enqueue. What another process changes after
 // that, a standing or by Cancel, comes too late for it. No other process is told of it: each

@@ -20,7 +20,7 @@ type company struct {
 	healthy int
 	others  []treatment
 	timeout time.Duration // of an attempt; zero: the default
-	rounds  int
+	rounds  int           // at most
 }
 
 // hung is one subscriber of 20 that hangs all the time.

@@ -13,8 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -176,16 +174,7 @@ func report() childReport {
 }
 
 // peak is the most memory that this process has had, in MiB; 0 where /proc does not tell.
-func peak() float64 {
-	status, _ := os.ReadFile("/proc/self/status")
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	fields := strings.Fields(rest)
-	if len(fields) == 0 {
-		return 0
-	}
-	kib, _ := strconv.ParseFloat(fields[0], 64)
-	return kib / 1024
-}
+func peak() float64 { return float64(readStatus("/proc/self/status", "VmHWM")) / 1024 }
 
 // A child is a process that the bench has started.
 type child struct {
@@ -251,11 +240,7 @@ func (c *child) sleeps() (n int) {
 		return -1
 	}
 	for _, thread := range threads {
-		status, _ := os.ReadFile(filepath.Join(dir, thread.Name(), "status"))
-		_, rest, _ := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
-		count, _, _ := strings.Cut(rest, "\n")
-		of, _ := strconv.Atoi(strings.TrimSpace(count))
-		n += of
+		n += readStatus(filepath.Join(dir, thread.Name(), "status"), "voluntary_ctxt_switches")
 	}
 	return n
 }

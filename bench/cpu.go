@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -60,6 +61,14 @@ func (s *databaseServer) processes(ctx context.Context) func() time.Duration {
 		}
 		return sum
 	}
+}
+
+// readStatus returns a number of a status file of /proc, 0 where it does not tell.
+func readStatus(path, name string) (n int) {
+	status, _ := os.ReadFile(path)
+	_, rest, _ := strings.Cut(string(status), "\n"+name+":")
+	_, _ = fmt.Sscan(rest, &n)
+	return n
 }
 
 type stat struct {

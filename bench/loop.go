@@ -21,10 +21,14 @@ func (l *loop) enqueue(_ context.Context, n int) error {
 	return nil
 }
 
+// backlog returns how many were enqueued, and empties it.
+func (l *loop) backlog() (n int) {
+	n, l.n = l.n, 0
+	return n
+}
+
 func (l *loop) drain(ctx context.Context, _ *tally) error {
-	n := l.n
-	l.n = 0
-	return inTurns(ctx, l.plan.concurrency, n, func(ctx context.Context, i int) error {
+	return inTurns(ctx, l.plan.concurrency, l.backlog(), func(ctx context.Context, i int) error {
 		return l.send(ctx, newID(), i, 1)
 	})
 }

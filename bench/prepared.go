@@ -60,9 +60,7 @@ func (b *bench) openPrepared() (contender, error) {
 }
 
 func (l *preparedLoop) drain(ctx context.Context, _ *tally) error {
-	n := l.n
-	l.n = 0
-	return inTurns(ctx, l.plan.concurrency, n, func(ctx context.Context, i int) error {
+	return inTurns(ctx, l.plan.concurrency, l.backlog(), func(ctx context.Context, i int) error {
 		p := l.spare.Get().(*preparedRequest)
 		defer l.spare.Put(p)
 		id, timestamp := newID(), strconv.FormatInt(time.Now().Unix(), 10)

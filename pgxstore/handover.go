@@ -101,7 +101,7 @@ func (h *handover) reserve(deliveries []outhook.Delivery) *reservation {
 func (h *handover) end(r *reservation) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.room != nil && h.room == r.from && slices.Contains(h.reserved, r) {
+	if h.room == r.from && slices.Contains(h.reserved, r) {
 		for subscriber, n := range r.room {
 			h.room.Limit += n
 			h.room.Room[subscriber] += n
@@ -232,7 +232,7 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 	if t.look = t.look && request.Limit > 0; t.look {
 		if h.calm {
 			room := *request
-			room.Room = maps.Clone(request.Room)
+			room.Room = ownRoom(room)
 			for subscriber := range h.full {
 				room.Room[subscriber] = 0
 			}
@@ -249,8 +249,11 @@ func (h *handover) take(request *outhook.ClaimRequest) (t taken) {
 func (h *handover) opened(request *outhook.ClaimRequest) bool {
 	for subscriber := range h.full {
 		room := roomOf(request, subscriber)
-		for i := 0; i < len(h.waiting) && room > 0; i++ {
-			if h.waiting[i].claim.ID.Subscriber == subscriber {
+		if room <= 0 {
+			continue
+		}
+		for _, w := range h.waiting {
+			if w.claim.ID.Subscriber == subscriber {
 				room--
 			}
 		}

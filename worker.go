@@ -60,11 +60,12 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 		stop:    ctx,
 		writes:  writes,
 		lanes:   make(map[string]*workerLane),
-		work:    make(chan *job, d.options.Concurrency+d.maxAhead()),
+		work:    make(chan *job, d.options.Concurrency+2*d.maxAhead()),
 		reports: make(chan *job, min(2*maxBatch, max(64, 16*d.options.Concurrency))),
 		ahead:   d.minAhead(),
 		counted: time.Now(),
 		moved:   time.Now(),
+		looked:  time.Now(),
 	}
 	var slots, written, others sync.WaitGroup
 	for range d.options.Concurrency {
@@ -85,6 +86,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 
 	next = w.claim()
 
+	w.finishAhead()
 	close(w.work)
 	slots.Wait()
 	w.filled()
@@ -117,8 +119,11 @@ func after(ctx context.Context, begin <-chan struct{}, d time.Duration, f func()
 
 // Deliveries are claimed ahead of the slots, so that one that becomes free finds its next
 // job waiting, and a store is asked for many at once: what the slots lately did in
-// aheadTime, at least a quarter of them, and at most sixteen times as many as they are. They
-// count for the room of their subscribers like those in flight.
+// aheadTime, at least a quarter of them, and at most sixteen times as many as they are.
+//
+// So are those of a subscriber: what may be in flight to it or, if that is more, as many as were
+// lately delivered to it in that time, which are none if it hangs or fails. What is more waits
+// in its lane, where it keeps no others from being claimed or attempted.
 const (
 	aheadTime  = 50 * time.Millisecond
 	refillTime = 10 * time.Millisecond // after which room is filled that nobody needs at once
@@ -141,9 +146,9 @@ type worker struct {
 
 	mu       sync.Mutex // guards all below
 	lanes    map[string]*workerLane
-	flying   int         // jobs that occupy a slot
+	flying   int         // jobs that occupy a slot, or are to have the next ones
 	open     int         // jobs whose outcome is not stored
-	suspects int         // among flying
+	suspects int         // among those that are claimed
 	hungry   bool        // the store may have more than there was room for
 	behind   bool        // the finisher has outcomes that the store does not take
 	down     bool        // the store's latest answer was an error
@@ -156,6 +161,7 @@ type worker struct {
 	before  int       // left then
 	moved   time.Time // when left was seen to have changed last
 	seen    int       // left then
+	looked  time.Time // when it was seen last what the lanes did
 
 	doubt   bool  // the latest claim failed, but may have taken effect unseen; the claimer's
 	dropped int   // outcomes that could not be stored; the finisher's
@@ -164,18 +170,31 @@ type worker struct {
 
 // A workerLane is a subscriber that the worker has something to do for.
 type workerLane struct {
-	flying   int  // jobs that occupy a slot
-	open     int  // jobs whose outcome is not stored
-	closed   bool // one that pauses or disables it has left, and not all that have left are stored
-	limit    int  // of flying
-	given    int  // by the latest claim that gave any
-	round    int  // which claim that was
-	more     bool // the store may have more of it than there was room for
-	shut     int  // the round in which it was last paused or disabled
-	failures int  // failed attempts in a row, as far as it is known here
+	flying    int    // jobs that occupy a slot, or are to have the next ones
+	waiting   []*job // for one of those to leave: they are ahead of what may be in flight
+	ahead     int    // how many may be
+	delivered int    // jobs, in all
+	before    int    // delivered when ahead was reckoned last
+	seen      int    // delivered when it was seen last whether what waits will soon have its turn
+	open      int    // jobs whose outcome is not stored
+	closed    bool   // one that pauses or disables it has left, and not all that have left are stored
+	limit     int    // of flying
+	given     int    // by the latest claim that gave any
+	round     int    // which claim that was
+	more      bool   // the store may have more of it than there was room for
+	shut      int    // the round in which it was last paused or disabled
+	failures  int    // failed attempts in a row, as far as it is known here
 }
 
-// maxLanes bounds how many lanes are kept for the sake of their limit alone.
+// room is how many more may be claimed.
+func (l *workerLane) room() int {
+	if l.closed {
+		return 0
+	}
+	return l.limit + l.ahead - l.flying - len(l.waiting)
+}
+
+// maxLanes bounds how many lanes are kept for the sake of what is known of them alone.
 const maxLanes = 256
 
 // A job is a claim on its way, and what becomes of it.
@@ -186,6 +205,7 @@ type job struct {
 	round    int       // of its claim
 	leaseEnd time.Time // reckoned from before the claim
 	suspect  bool
+	flying   bool  // it counts among those that are
 	held     error // why it has to wait for what is not its receiver's; nil: it has not
 
 	outcome Outcome
@@ -286,6 +306,9 @@ func (w *worker) request() (ClaimRequest, bool) {
 	w.filled()
 	w.reckon(time.Now())
 	request.Limit = o.Concurrency + w.ahead - w.flying
+	for _, lane := range w.lanes {
+		request.Limit += max(lane.ahead-len(lane.waiting), 0)
+	}
 	if request.Limit <= 0 || w.behind {
 		w.hungry = true
 		return request, false
@@ -296,16 +319,14 @@ func (w *worker) request() (ClaimRequest, bool) {
 	request.Room = make(map[string]int, len(w.lanes))
 	for id, lane := range w.lanes {
 		// Lanes end here alone: during a claim, what they know of it is needed.
-		if lane.open == 0 && (lane.limit == o.SubscriberConcurrency || len(w.lanes) > maxLanes) {
+		known := lane.limit != o.SubscriberConcurrency || lane.delivered != lane.before || lane.ahead > 0
+		if lane.open == 0 && (!known || len(w.lanes) > maxLanes) {
 			delete(w.lanes, id)
 			continue
 		}
-		room := lane.limit - lane.flying
-		if lane.closed {
-			room = 0
-		}
+		room := lane.room()
 		lane.more = room <= 0
-		if room < min(o.SubscriberConcurrency, request.Limit) || lane.limit != o.SubscriberConcurrency {
+		if room != o.SubscriberConcurrency {
 			request.Room[id] = max(room, 0)
 		}
 	}
@@ -314,22 +335,46 @@ func (w *worker) request() (ClaimRequest, bool) {
 
 // reckon sets how many deliveries are claimed ahead. w.mu is locked.
 func (w *worker) reckon(now time.Time) {
-	if since := now.Sub(w.counted); since >= aheadTime/5 {
-		n := int(float64(w.left-w.before) * float64(aheadTime) / float64(since))
-		w.ahead = min(max(n, w.d.minAhead()), w.d.maxAhead())
-		w.before, w.counted = w.left, now
+	since := now.Sub(w.counted)
+	if since < aheadTime/5 {
+		return
+	}
+	left := w.left - w.before
+	share := min(float64(aheadTime)/float64(since), float64(w.d.maxAhead())/float64(max(left, 1)))
+	w.ahead = max(int(share*float64(left)), w.d.minAhead())
+	w.before, w.counted = w.left, now
+	for _, l := range w.lanes {
+		l.ahead = max(int(share*float64(l.delivered-l.before))-l.limit, 0)
+		l.before = l.delivered
 	}
 }
 
-// giveBack releases what waits for a slot beyond minAhead, if no slot has become free for
-// stallTime: the receivers have become slow, and others may have slots. It reports whether
-// that may still become necessary.
+// giveBack releases what has become too much, since receivers have become slow, and others may
+// have slots: what waits for a slot beyond minAhead, if none has become free for stallTime, and
+// what waits in a lane and is more than was delivered to its subscriber in that time. It
+// reports whether that may still become necessary.
 func (w *worker) giveBack(now time.Time) (later bool) {
 	w.mu.Lock()
 	if w.left != w.seen {
 		w.seen, w.moved = w.left, now
 	}
+	look := now.Sub(w.looked) >= stallTime
+	var back []*job
+	for _, l := range w.lanes {
+		if look {
+			n := min(l.delivered-l.seen, len(l.waiting))
+			back = append(back, l.waiting[n:]...)
+			l.waiting, l.seen = slices.Delete(l.waiting, n, len(l.waiting)), l.delivered
+		}
+		later = later || len(l.waiting) > 0
+	}
+	if look {
+		w.looked = now
+	}
 	w.mu.Unlock()
+	for _, j := range back {
+		w.putBack(j)
+	}
 	for len(w.work) > w.d.minAhead() {
 		if now.Sub(w.moved) < stallTime {
 			return true
@@ -340,7 +385,21 @@ func (w *worker) giveBack(now time.Time) (later bool) {
 		default: // a slot was faster
 		}
 	}
-	return false
+	return later
+}
+
+// finishAhead releases what waits in the lanes. What follows it does not wait.
+func (w *worker) finishAhead() {
+	var back []*job
+	w.mu.Lock()
+	for _, l := range w.lanes {
+		back = append(back, l.waiting...)
+		l.waiting = nil
+	}
+	w.mu.Unlock()
+	for _, j := range back {
+		w.putBack(j)
+	}
 }
 
 // ask calls the store's Claim. It is not cancelled when the worker is to stop: what
@@ -396,9 +455,10 @@ func (w *worker) start(claimed Claimed, asked time.Time, request ClaimRequest) (
 		w.d.pace(w.writes, paces)
 	}
 	for _, j := range jobs {
-		if w.enter(j, &request) {
+		switch w.enter(j, &request) {
+		case flies:
 			w.work <- j
-		} else {
+		case tooMany:
 			w.putBack(j)
 		}
 	}
@@ -423,13 +483,14 @@ func (w *worker) starving() bool {
 // slots with nothing to do. Less is filled after refillTime, not with a claim for each that
 // has left. w.mu is locked.
 func (w *worker) lacks(l *workerLane) bool {
-	if !l.more || l.closed || l.flying >= l.limit {
+	room := l.room()
+	if !l.more || room <= 0 {
 		return false
 	}
-	if l.flying <= l.limit/2 || len(w.work) == 0 {
+	if 2*room >= l.limit+l.ahead || len(w.work) == 0 && l.flying < l.limit {
 		return true
 	}
-	if w.refill == nil {
+	if w.refill == nil && len(l.waiting) == 0 {
 		w.refill = time.AfterFunc(refillTime, w.d.Wake)
 	}
 	return false
@@ -443,40 +504,80 @@ func (w *worker) filled() {
 	}
 }
 
-// enter counts a job. It reports whether its subscriber has room for it, as the
-// store may not have known of a lower limit.
-func (w *worker) enter(j *job, request *ClaimRequest) (room bool) {
+// What becomes of a job that is claimed.
+type fate int
+
+const (
+	flies   fate = iota // it is to have one of the next slots
+	waits               // for one of its subscriber to leave
+	tooMany             // its limit is lower than the store may have known
+)
+
+// enter counts a job.
+func (w *worker) enter(j *job, request *ClaimRequest) fate {
 	limit := w.d.limit(j.Claim)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	j.lane = w.lanes[j.ID.Subscriber]
-	if j.lane == nil {
-		j.lane = &workerLane{}
-		w.lanes[j.ID.Subscriber] = j.lane
+	l := w.lanes[j.ID.Subscriber]
+	if l == nil {
+		l = &workerLane{}
+		w.lanes[j.ID.Subscriber] = l
 	}
-	j.lane.limit = limit
+	j.lane, l.limit = l, limit
 	w.open++
-	j.lane.open++
-	w.flying++
-	room = j.lane.flying < limit
-	j.lane.flying++
+	l.open++
 	if j.suspect {
 		w.suspects++
 	}
-
-	if j.lane.round != j.round {
-		j.lane.round, j.lane.given = j.round, 0
+	if l.round != j.round {
+		l.round, l.given = j.round, 0
 	}
-	j.lane.given++
+	l.given++
 	asked, ok := request.Room[j.ID.Subscriber]
 	if !ok {
 		asked = request.PerSubscriber
 	}
-	j.lane.more = j.lane.given >= asked
-	return room
+	l.more = l.given >= asked
+
+	switch {
+	case l.flying < limit:
+		w.fly(j)
+		return flies
+	case len(l.waiting) < l.ahead:
+		l.waiting = append(l.waiting, j)
+		return waits
+	}
+	return tooMany
 }
 
-// putBack releases a job that has no slot yet.
+// fly counts a job among those that have slots, or are to have the next ones. w.mu is locked.
+func (w *worker) fly(j *job) {
+	j.flying = true
+	j.lane.flying++
+	w.flying++
+}
+
+// land is called when a job leaves that flew. The next one of its subscriber takes its place,
+// for which work has room unless a store returns more than it was asked for. w.mu is locked.
+func (w *worker) land(j *job) {
+	l := j.lane
+	j.flying = false
+	l.flying--
+	w.flying--
+	if len(l.waiting) == 0 || l.flying >= l.limit {
+		return
+	}
+	next := l.waiting[0]
+	select {
+	case w.work <- next:
+		l.waiting[0] = nil
+		l.waiting = l.waiting[1:]
+		w.fly(next)
+	default:
+	}
+}
+
+// putBack releases a job that has had no slot.
 func (w *worker) putBack(j *job) {
 	j.outcome = released(j)
 	w.leave(j, false)
@@ -488,11 +589,15 @@ func (w *worker) putBack(j *job) {
 func (w *worker) leave(j *job, slot bool) {
 	e := j.outcome.Effect
 	w.mu.Lock()
-	w.flying--
 	if slot {
 		w.left++
 	}
-	j.lane.flying--
+	if j.outcome.State == Delivered {
+		j.lane.delivered++
+	}
+	if j.flying {
+		w.land(j)
+	}
 	lacks := w.lacks(j.lane)
 	if lacks {
 		j.lane.more = false // it is claimed for now
@@ -526,7 +631,7 @@ func (w *worker) close(batch []*job) {
 	wake := w.drain && w.open == 0
 	for _, j := range batch {
 		j.lane.open--
-		if j.lane.closed && j.lane.open == j.lane.flying {
+		if j.lane.closed && j.lane.open == j.lane.flying+len(j.lane.waiting) {
 			j.lane.closed = false
 			wake = true // to learn when it may be attempted again
 		}

@@ -1083,6 +1083,113 @@ func TestRunAhead(t *testing.T) {
 	})
 }
 
+// TestRunAheadOfLimit: of a subscriber whose receiver is fast, more is claimed than may be in
+// flight to it, and what waits so is nobody's burden when the receiver is fast no longer.
+func TestRunAheadOfLimit(t *testing.T) {
+	options := Options{Concurrency: 8, SubscriberConcurrency: 2, Breaker: Breaker{Failures: -1}}
+	// fast answers in a millisecond, until the subscriber has answered n times; then as the func does.
+	fast := func(n int, then func(*http.Request, int) (*http.Response, error)) *wire {
+		return &wire{answer: func(r *http.Request, i int) (*http.Response, error) {
+			if i < n {
+				return okAfter(time.Millisecond)(r, i)
+			}
+			return then(r, i)
+		}}
+	}
+	fill := func(t *testing.T, d *Dispatcher, n int) {
+		for i := range n {
+			send(t, d, eventID(i), subscriber("a"))
+		}
+	}
+	// untouched are deliveries that were never attempted, and can be claimed now.
+	untouched := func(t *testing.T, store *MemoryStore) int {
+		claimed, err := store.Claim(t.Context(), ClaimRequest{Limit: 1_000, PerSubscriber: 1_000, SuspectAfter: 1, Suspects: 0, Lease: time.Minute})
+		require.NoError(t, err)
+		for _, c := range claimed.Claims {
+			require.Equal(t, 1, c.Attempt)
+		}
+		return len(claimed.Claims)
+	}
+
+	bubble(t, "many at once", func(t *testing.T) {
+		const n = 3_000
+		store := &faulty{MemoryStore: NewMemoryStore()}
+		w := fast(n, nil)
+		d := dispatcher(t, store, w, options)
+		fill(t, d, n)
+		began := time.Now()
+		_, err := d.Drain(t.Context())
+		require.NoError(t, err)
+		require.Len(t, w.to(""), n)
+		require.Equal(t, 2, w.most)
+		require.LessOrEqual(t, time.Since(began), n/2*time.Millisecond+20*time.Millisecond, "there is always one for both")
+		claims := store.count("Claim")
+		require.Less(t, claims, n/20, "100 are claimed when it takes so many in 50 ms")
+		require.EqualValues(t, n+claims, store.token, "each is leased once")
+	})
+
+	bubble(t, "given back when the worker stops", func(t *testing.T) {
+		store := NewMemoryStore()
+		w := fast(1_000, nil)
+		d := dispatcher(t, store, w, options)
+		fill(t, d, 1_000)
+		stop := run(t, d)
+		time.Sleep(200*time.Millisecond + time.Microsecond)
+		stop()
+		require.Equal(t, 1_000, len(w.to(""))+untouched(t, store))
+	})
+
+	bubble(t, "not attempted after a pause", func(t *testing.T) {
+		w := fast(200, func(*http.Request, int) (*http.Response, error) { return response(429, "Retry-After", "100"), nil })
+		d := dispatcher(t, NewMemoryStore(), w, options)
+		fill(t, d, 1_000)
+		stop := run(t, d)
+		time.Sleep(90 * time.Second)
+		require.LessOrEqual(t, len(w.to("")), 202)
+		stop()
+	})
+
+	bubble(t, "given back when the receiver hangs, and in no other's way", func(t *testing.T) {
+		store := NewMemoryStore()
+		w := fast(200, func(r *http.Request, i int) (*http.Response, error) {
+			if r.URL.Host == host("a") {
+				return hang(r, i)
+			}
+			return response(200), nil
+		})
+		d := dispatcher(t, store, w, options)
+		fill(t, d, 300)
+		stop := run(t, d)
+		time.Sleep(150 * time.Millisecond)
+		require.Len(t, w.to(host("a")), 202)
+		before := untouched(t, store)
+		require.Less(t, before, 50, "the others are ahead")
+		var others []Subscriber
+		for i := range 100 {
+			others = append(others, subscriber("other"+strconv.Itoa(i)))
+		}
+		began := time.Now()
+		send(t, d, "others", others...)
+		time.Sleep(20 * time.Millisecond)
+		require.Len(t, w.to(""), 302, "the slots that are left attempt them")
+		require.Equal(t, 20*time.Millisecond, time.Since(began))
+		time.Sleep(2 * stallTime)
+		require.Equal(t, 98, before+untouched(t, store))
+		stop()
+	})
+
+	bubble(t, "given back when the receiver has become slow", func(t *testing.T) {
+		store := NewMemoryStore()
+		w := fast(200, okAfter(200*time.Millisecond))
+		d := dispatcher(t, store, w, options)
+		fill(t, d, 300)
+		stop := run(t, d)
+		time.Sleep(100*time.Millisecond + 3*stallTime)
+		require.GreaterOrEqual(t, untouched(t, store), 50, "it takes ten in a second")
+		stop()
+	})
+}
+
 // TestRefill: claims are for many, and room is filled that one by one becomes free.
 func TestRefill(t *testing.T) {
 	bubble(t, "half of what was ahead at once", func(t *testing.T) {

@@ -405,7 +405,8 @@ with body as materialized (
         case when f.leased then f.now + $20::bigint * interval '1 microsecond' else d.due end,
         f.expires, case when f.leased then nextval('{schema}.token') else 0 end, f.leased, 0, f.leased::integer, f.hold and f.order_key <> ''
     from fresh f cross join lateral (
-        select least(f.now + greatest(f.delay / 1000 + (f.delay % 1000 > 0)::integer, 0) * interval '1 microsecond', f.expires) as due
+        select case when f.delay <= 0 then least(f.now, f.expires)
+            else least(f.now + (f.delay / 1000 + (f.delay % 1000 > 0)::integer) * interval '1 microsecond', f.expires) end as due
     ) d`
 
 	insertTo = `

@@ -18,7 +18,7 @@ import (
 // them in their turns, up to the first one where that is not so. It returns how many it has
 // picked, or more than it was asked for if there is such a one. What it has picked and not
 // leased is a suspect that there is no room for, or was changed meanwhile. It tells
-// nextIfShort whether that is all there is.
+// nextIfShort who has room left.
 const leasePlain = `
 with turn as materialized (
     select last_value as id from {schema}.turn
@@ -36,9 +36,9 @@ with turn as materialized (
     ) l cross join turn
     order by wrapped, l.id
 ), picked as materialized (
-    select l.subscriber, l.wrapped, x.ctid, x.id, x.suspect
+    select l.subscriber, l.wrapped, x.ctid, x.id, x.suspect, x.n = l.room as last
     from (select id as subscriber, room, wrapped, plain from lane) l
-    cross join lateral (` + unordered + `) x
+    cross join lateral (select *, row_number() over () as n from (` + unordered + `) u) x
     where l.plain
     limit $6::bigint
 ), leased as (
@@ -50,16 +50,18 @@ with turn as materialized (
     ))
     returning p.ctid::text, p.id, p.token, p.attempts, p.unfinished, p.expires, p.subscriber, p.rank
 ), result as materialized (
-    select r.picked, set_config('outhook.short', (r.picked < $6::bigint)::text, true),
+    select r.picked, set_config('outhook.short', coalesce((
+            select array_agg(id) from lane where r.picked < $6::bigint and id not in (select subscriber from picked where last)
+        ), '{}')::text, true),
         setval('{schema}.turn', (select subscriber from picked order by wrapped desc, subscriber desc limit 1))
     from (select case when coalesce((select bool_and(plain) from lane), true) then (select count(*) from picked) else $6::bigint + 1 end as picked) r
 )
 select turn.id, result.picked, l.subscriber, l.rank, ` + leasedColumns + `
 from turn cross join result left join (leased l ` + withDelivery + `) on true`
 
-// nextIfShort is nextPlain, unless leasePlain has found all that it was asked for.
+// nextIfShort is nextPlain of those of whom leasePlain has found less than they had room for.
 const nextIfShort = nextPlain + `
-where current_setting('outhook.short', true) = 'true'`
+where l.subscriber = any (current_setting('outhook.short', true)::bigint[])`
 
 // claimPlain makes as much of a claim as leasePlain can. It returns what is left to be
 // claimed, of Limit 0 if nothing.

@@ -61,6 +61,7 @@ func explain(t testing.TB, s *Store, statements []statement, how string) (plans 
 	for _, st := range statements {
 		tx, err := s.pool.Begin(ctx)
 		require.NoError(t, err)
+		defer func() { _ = tx.Rollback(ctx) }() // else a test that fails here cannot remove its schema
 		rows, err := tx.Query(ctx, "explain ("+how+") "+st.sql, st.args...)
 		require.NoError(t, err)
 		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])

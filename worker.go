@@ -119,11 +119,13 @@ func after(ctx context.Context, begin <-chan struct{}, d time.Duration, f func()
 
 // Deliveries are claimed ahead of the slots, so that one that becomes free finds its next
 // job waiting, and a store is asked for many at once: what the slots lately did in
-// aheadTime, at least a quarter of them, and at most sixteen times as many as they are.
+// aheadTime, or in twice the time that a claim takes, at least a quarter of them, and at most
+// sixteen times as many as they are.
 //
 // So are those of a subscriber: what may be in flight to it or, if that is more, as many as were
 // lately delivered to it in that time, which are none if it hangs or fails. What is more waits
-// in its lane, where it keeps no others from being claimed or attempted.
+// in its lane, where it keeps no others from being claimed or attempted. With these there may be
+// twice as many ahead.
 const (
 	aheadTime  = 50 * time.Millisecond
 	refillTime = 10 * time.Millisecond // after which room is filled that nobody needs at once
@@ -157,11 +159,12 @@ type worker struct {
 	left     int         // jobs that have left their slots, in all
 	refill   *time.Timer // wakes the claimer; nil: it is not to be, for the sake of room
 
-	counted time.Time // when ahead was reckoned last; the claimer's, like those that follow
-	before  int       // left then
-	moved   time.Time // when left was seen to have changed last
-	seen    int       // left then
-	looked  time.Time // when it was seen last what the lanes did
+	took    time.Duration // of the latest claim; the claimer's, like those that follow
+	counted time.Time     // when ahead was reckoned last
+	before  int           // left then
+	moved   time.Time     // when left was seen to have changed last
+	seen    int           // left then
+	looked  time.Time     // when giveBack looked at the lanes last
 
 	doubt   bool  // the latest claim failed, but may have taken effect unseen; the claimer's
 	dropped int   // outcomes that could not be stored; the finisher's
@@ -175,7 +178,8 @@ type workerLane struct {
 	ahead     int    // how many may be
 	delivered int    // jobs, in all
 	before    int    // delivered when ahead was reckoned last
-	seen      int    // delivered when it was seen last whether what waits will soon have its turn
+	lately    int    // what was reckoned then
+	seen      int    // delivered when giveBack looked last
 	open      int    // jobs whose outcome is not stored
 	closed    bool   // one that pauses or disables it has left, and not all that have left are stored
 	limit     int    // of flying
@@ -232,6 +236,7 @@ func (w *worker) claim() (next time.Duration) {
 	defer timer.Stop()
 	retry := outage()
 	for w.stop.Err() == nil {
+		later := w.giveBack(time.Now())
 		idle := w.idle() // before the claim: what ends meanwhile may leave room
 		request, ok := w.request()
 		wait := time.Duration(-1) // until woken
@@ -258,7 +263,7 @@ func (w *worker) claim() (next time.Duration) {
 			}
 			wait = w.pause(next)
 		}
-		if w.giveBack(time.Now()) && (wait < 0 || wait > stallTime) {
+		if later && (wait < 0 || wait > stallTime) {
 			wait = stallTime
 		}
 		if wait >= 0 {
@@ -319,7 +324,7 @@ func (w *worker) request() (ClaimRequest, bool) {
 	request.Room = make(map[string]int, len(w.lanes))
 	for id, lane := range w.lanes {
 		// Lanes end here alone: during a claim, what they know of it is needed.
-		known := lane.limit != o.SubscriberConcurrency || lane.delivered != lane.before || lane.ahead > 0
+		known := lane.limit != o.SubscriberConcurrency || lane.delivered != lane.before || lane.lately > 0
 		if lane.open == 0 && (!known || len(w.lanes) > maxLanes) {
 			delete(w.lanes, id)
 			continue
@@ -340,12 +345,13 @@ func (w *worker) reckon(now time.Time) {
 		return
 	}
 	left := w.left - w.before
-	share := min(float64(aheadTime)/float64(since), float64(w.d.maxAhead())/float64(max(left, 1)))
+	share := min(float64(max(aheadTime, 2*w.took))/float64(since), float64(w.d.maxAhead())/float64(max(left, 1)))
 	w.ahead = max(int(share*float64(left)), w.d.minAhead())
 	w.before, w.counted = w.left, now
 	for _, l := range w.lanes {
-		l.ahead = max(int(share*float64(l.delivered-l.before))-l.limit, 0)
-		l.before = l.delivered
+		lately := int(share * float64(l.delivered-l.before))
+		l.ahead = max((lately+l.lately)/2-l.limit, 0)
+		l.before, l.lately = l.delivered, lately
 	}
 }
 
@@ -421,6 +427,7 @@ func (w *worker) ask(request ClaimRequest) (claimed Claimed, asked time.Time, er
 		claimed, err = w.d.store.Claim(ctx, request)
 		return err
 	})
+	w.took = time.Since(asked)
 	if resume > 0 && (claimed.Next <= 0 || resume < claimed.Next) {
 		claimed.Next = resume
 	}
@@ -524,6 +531,7 @@ func (w *worker) enter(j *job, request *ClaimRequest) fate {
 		w.lanes[j.ID.Subscriber] = l
 	}
 	j.lane, l.limit = l, limit
+	w.advance(l)
 	w.open++
 	l.open++
 	if j.suspect {
@@ -557,23 +565,19 @@ func (w *worker) fly(j *job) {
 	w.flying++
 }
 
-// land is called when a job leaves that flew. The next one of its subscriber takes its place,
-// for which work has room unless a store returns more than it was asked for. w.mu is locked.
-func (w *worker) land(j *job) {
-	l := j.lane
-	j.flying = false
-	l.flying--
-	w.flying--
-	if len(l.waiting) == 0 || l.flying >= l.limit {
-		return
-	}
-	next := l.waiting[0]
-	select {
-	case w.work <- next:
+// advance has those of a lane fly that wait for it to be short of its limit. There is room for
+// them in work, unless a store returns more than it was asked for. w.mu is locked.
+func (w *worker) advance(l *workerLane) {
+	for len(l.waiting) > 0 && l.flying < l.limit {
+		next := l.waiting[0]
+		select {
+		case w.work <- next:
+		default:
+			return
+		}
 		l.waiting[0] = nil
 		l.waiting = l.waiting[1:]
 		w.fly(next)
-	default:
 	}
 }
 
@@ -596,7 +600,10 @@ func (w *worker) leave(j *job, slot bool) {
 		j.lane.delivered++
 	}
 	if j.flying {
-		w.land(j)
+		j.flying = false
+		j.lane.flying--
+		w.flying--
+		w.advance(j.lane)
 	}
 	lacks := w.lacks(j.lane)
 	if lacks {

@@ -33,9 +33,7 @@ const headRows = `(
 // of the subscribers, if their standings allow it. Where something is due, it does
 // not look further. Each ORDER BY is that of the index, and with its LIMIT keeps the
 // planner to it.
-const nextPlain = nextDue + `
-    else least(` + nextUnordered + `)
-    end
+const nextPlain = nextOfEach + `
 from unnest($1::bigint[]) l (subscriber)`
 
 // nextKeyed does so for subscribers of which some have something with an order key.
@@ -47,6 +45,9 @@ const nextKeyed = nextDue + `
 from unnest($1::bigint[]) l (subscriber)`
 
 const (
+	nextOfEach = nextDue + `
+    else least(` + nextUnordered + `)
+    end`
 	nextDue = `
 select l.subscriber, {now}, case
     when (

@@ -51,7 +51,7 @@ with turn as materialized (
     returning p.ctid::text, p.id, p.token, p.attempts, p.unfinished, p.expires, p.subscriber, p.rank
 ), result as materialized (
     select r.picked, set_config('outhook.short', coalesce((
-            select array_agg(id) from lane where r.picked < $6::bigint and id not in (select subscriber from picked where last)
+            select array_agg(id) from lane where r.picked < $6::bigint and room > 0 and id not in (select subscriber from picked where last)
         ), '{}')::text, true),
         setval('{schema}.turn', (select subscriber from picked order by wrapped desc, subscriber desc limit 1))
     from (select case when coalesce((select bool_and(plain) from lane), true) then (select count(*) from picked) else $6::bigint + 1 end as picked) r
@@ -59,9 +59,9 @@ with turn as materialized (
 select turn.id, result.picked, l.subscriber, l.rank, ` + leasedColumns + `
 from turn cross join result left join (leased l ` + withDelivery + `) on true`
 
-// nextIfShort is nextPlain of those of whom leasePlain has found less than they had room for.
-const nextIfShort = nextPlain + `
-where l.subscriber = any (current_setting('outhook.short', true)::bigint[])`
+// nextIfShort is nextPlain of those of $1 of whom leasePlain has found less than they had room for.
+const nextIfShort = nextOfEach + `
+from unnest(case when cardinality($1::bigint[]) > 0 then current_setting('outhook.short', true)::bigint[] end) l (subscriber)`
 
 // claimPlain makes as much of a claim as leasePlain can. It returns what is left to be
 // claimed, of Limit 0 if nothing.

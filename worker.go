@@ -86,7 +86,7 @@ func (d *Dispatcher) run(ctx context.Context, drain bool) (next time.Duration, e
 
 	next = w.claim()
 
-	w.finishAhead()
+	w.putBackWaiting(func(*workerLane) int { return 0 })
 	close(w.work)
 	slots.Wait()
 	w.filled()
@@ -360,27 +360,21 @@ func (w *worker) reckon(now time.Time) {
 // what waits in a lane and is more than was delivered to its subscriber in that time. It
 // reports whether that may still become necessary.
 func (w *worker) giveBack(now time.Time) (later bool) {
+	if now.Sub(w.looked) >= stallTime {
+		w.looked = now
+		w.putBackWaiting(func(l *workerLane) (soon int) {
+			soon, l.seen = l.delivered-l.seen, l.delivered
+			return soon
+		})
+	}
 	w.mu.Lock()
 	if w.left != w.seen {
 		w.seen, w.moved = w.left, now
 	}
-	look := now.Sub(w.looked) >= stallTime
-	var back []*job
 	for _, l := range w.lanes {
-		if look {
-			n := min(l.delivered-l.seen, len(l.waiting))
-			back = append(back, l.waiting[n:]...)
-			l.waiting, l.seen = slices.Delete(l.waiting, n, len(l.waiting)), l.delivered
-		}
 		later = later || len(l.waiting) > 0
 	}
-	if look {
-		w.looked = now
-	}
 	w.mu.Unlock()
-	for _, j := range back {
-		w.putBack(j)
-	}
 	for len(w.work) > w.d.minAhead() {
 		if now.Sub(w.moved) < stallTime {
 			return true
@@ -394,13 +388,14 @@ func (w *worker) giveBack(now time.Time) (later bool) {
 	return later
 }
 
-// finishAhead releases what waits in the lanes. What follows it does not wait.
-func (w *worker) finishAhead() {
+// putBackWaiting releases what waits in each lane beyond the first ones, as many as keep says.
+func (w *worker) putBackWaiting(keep func(*workerLane) int) {
 	var back []*job
 	w.mu.Lock()
 	for _, l := range w.lanes {
-		back = append(back, l.waiting...)
-		l.waiting = nil
+		n := min(keep(l), len(l.waiting))
+		back = append(back, l.waiting[n:]...)
+		l.waiting = slices.Delete(l.waiting, n, len(l.waiting))
 	}
 	w.mu.Unlock()
 	for _, j := range back {

@@ -405,8 +405,7 @@ with body as materialized (
         case when f.leased then f.now + $20::bigint * interval '1 microsecond' else d.due end,
         f.expires, case when f.leased then nextval('{schema}.token') else 0 end, f.leased, 0, f.leased::integer, f.hold and f.order_key <> ''
     from fresh f cross join lateral (
-        select case when f.delay <= 0 then least(f.now, f.expires)
-            else least(f.now + (f.delay / 1000 + (f.delay % 1000 > 0)::integer) * interval '1 microsecond', f.expires) end as due
+        select least(case when f.delay > 0 then f.now + (f.delay / 1000 + (f.delay % 1000 > 0)::integer) * interval '1 microsecond' else f.now end, f.expires) as due
     ) d`
 
 	insertTo = `

@@ -59,7 +59,8 @@ with turn as materialized (
 select turn.id, result.picked, l.subscriber, l.rank, ` + leasedColumns + `
 from turn cross join result left join (leased l ` + withDelivery + `) on true`
 
-// nextIfShort is nextPlain of those of $1 of whom leasePlain has found less than they had room for.
+// nextIfShort is nextPlain of those of whom leasePlain has found less than they had room for. They
+// are among those of $1, which is not empty.
 const nextIfShort = nextOfEach + `
 from unnest(case when cardinality($1::bigint[]) > 0 then current_setting('outhook.short', true)::bigint[] end) l (subscriber)`
 

@@ -122,6 +122,28 @@ func TestKnownLanes(t *testing.T) {
 	})
 }
 
+// TestNextOfPlainClaim: a claim in one statement tells when more is due of those whom it has not
+// filled, beside one whom it has.
+func TestNextOfPlainClaim(t *testing.T) {
+	s := newStore(t, nil)
+	later := newDelivery(t, "later", "a")
+	later.Delay = time.Hour
+	send := func(list ...outhook.Delivery) {
+		_, err := s.Enqueue(t.Context(), list)
+		require.NoError(t, err)
+	}
+	send(newDelivery(t, "e1", "a"), later, newDelivery(t, "e1", "full"), newDelivery(t, "e2", "full"), newDelivery(t, "e3", "full"))
+	request := outhook.ClaimRequest{Limit: 100, PerSubscriber: 8, Room: map[string]int{"full": 1}, SuspectAfter: 5, Suspects: 1, Lease: 2 * time.Hour}
+	require.ElementsMatch(t, []string{"a", "full"}, names(claim(t, s, request)))
+	require.Equal(t, mostPlain, s.lanes.plains)
+
+	send(newDelivery(t, "e2", "a"))
+	claimed := claim(t, s, request)
+	require.Equal(t, mostPlain-1, s.lanes.plains, "it was in one statement")
+	require.ElementsMatch(t, []string{"a", "full"}, names(claimed))
+	require.InDelta(t, time.Hour, claimed.Next, float64(time.Minute))
+}
+
 // TestKnownLanesPassOnce shows that lanes which have nothing any more are not passed by again
 // for each lane before them, while vacuum must not remove what they had.
 func TestKnownLanesPassOnce(t *testing.T) {
